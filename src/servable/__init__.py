@@ -1,0 +1,1 @@
+"""Servable takes a trained model and makes it a fast, verified, measured service."""

@@ -1,0 +1,1 @@
+"""The SDK: one async client over any wire, and a synchronous one generated from it."""

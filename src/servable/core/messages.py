@@ -1,0 +1,51 @@
+"""The vocabulary of meaning between wires and logic. No wire owns these types; every wire translates to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from servable.core.errors import ServingError
+from servable.core.tensors import Array
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model: by name, and a version, or a label, or (neither) the newest version that is available."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """One request. ``signature`` "" means the default one; ``deadline`` is in seconds of ``time.monotonic()``.
+
+    ``output_filter`` empty means all outputs. ``metadata`` is what the client sent beside the request.
+    """
+
+    model: ModelRef
+    inputs: dict[str, Array]
+    signature: str = ""
+    output_filter: tuple[str, ...] = ()
+    deadline: float | None = None
+    metadata: Metadata = ()
+
+
+@dataclass(slots=True)
+class InferResponse:
+    """The answer, with the version and signature that gave it. Times are in seconds, for those who ask."""
+
+    model: ModelRef
+    signature: str
+    outputs: Mapping[str, Array]
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+
+
+Reply: TypeAlias = Callable[[InferResponse | ServingError], None]
+"""Called exactly once for each request that was submitted, on the event loop."""

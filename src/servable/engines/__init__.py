@@ -1,0 +1,1 @@
+"""COMPUTE: one file per framework behind one contract, imported on first load."""

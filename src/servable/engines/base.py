@@ -1,0 +1,108 @@
+"""The contract between the server and the frameworks that compute, and the table that finds them.
+
+Guarantees of an engine:
+
+1. Importing its module is cheap: the framework itself is imported by ``load``, on first use.
+2. ``load`` either returns a model that answers every signature it lists, exactly, or raises ``ServingError`` that
+   names what stands in the way (an operation, a dtype, a missing file) and what would help.
+3. ``run`` takes inputs whose names and dtypes the caller has checked. It checks shapes as the artifact does, and
+   raises ``ServingError`` (INVALID_ARGUMENT for what the client sent, INTERNAL for what failed in the framework).
+4. ``run`` may be called from one thread at a time. ``close`` frees memory and may be called twice.
+5. No exception of a framework leaves this ring.
+
+A call sequence: ``engine("onnxruntime").load(artifact, options)`` -> ``model.run(...)`` ... -> ``model.close()``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from servable.core.errors import failed_precondition
+from servable.core.signatures import Signature
+from servable.core.tensors import Array
+
+ENGINES: dict[str, str] = {
+    "onnxruntime": "servable.engines.onnxruntime:OnnxRuntimeEngine",
+    "openvino": "servable.engines.openvino:OpenVinoEngine",
+    "tensorflow": "servable.engines.tensorflow:TensorFlowEngine",
+}
+"""Engine name -> "module:Class". A module is imported when its engine is first asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One version of a model on disk: its kind (``saved_model``, ``onnx``, ``openvino``), its main file or folder."""
+
+    kind: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is to be run. Threads: 0 lets the engine choose by the CPU quota. Precision: always f32 unless asked.
+
+    ``report`` receives lines for a person who waits (progress of a slow load).
+    """
+
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    precision: str = "f32"
+    saved_model_tags: tuple[str, ...] = ("serve",)
+    report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
+
+
+class Model(ABC):
+    """A loaded version that answers requests."""
+
+    engine: str
+    precision: str = "f32"
+    signatures: Mapping[str, Signature]
+
+    @abstractmethod
+    def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute the named outputs of one signature. Blocks; releases the GIL while it computes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything the model holds."""
+
+
+class Engine(ABC):
+    """Loads artifacts of some kinds."""
+
+    name: str
+    kinds: frozenset[str]
+    isolated: bool = False
+    """Whether its models must live in a child process (its framework stalls a process that serves)."""
+
+    @classmethod
+    @abstractmethod
+    def installed(cls) -> bool:
+        """Return whether the framework can be imported here, without importing it."""
+
+    @classmethod
+    @abstractmethod
+    def complete(cls, artifact: Artifact) -> str | None:
+        """Return ``None`` if the files prove by themselves that nothing is missing, else what is missing.
+
+        Reads the format's own indexes and lengths; never loads the model.
+        """
+
+    @abstractmethod
+    def load(self, artifact: Artifact, options: EngineOptions) -> Model:
+        """Load one artifact. Slow; runs in a loader thread."""
+
+
+def engine_class(name: str) -> type[Engine]:
+    """Return the engine of that name; FAILED_PRECONDITION names those that exist."""
+    target = ENGINES.get(name)
+    if target is None:
+        raise failed_precondition(f"no engine is called {name!r}; there are {', '.join(sorted(ENGINES))}")
+    module_name, _, class_name = target.partition(":")
+    found = getattr(importlib.import_module(module_name), class_name)
+    return cast("type[Engine]", found)

@@ -1,0 +1,1 @@
+"""ROUTES: from a request head to the code that answers it."""

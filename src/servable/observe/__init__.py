@@ -1,0 +1,1 @@
+"""Observers of the request path: metrics and logs."""

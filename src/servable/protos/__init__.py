@@ -1,0 +1,1 @@
+"""DESCRIPTORS: our own message definitions in a descriptor pool of our own."""

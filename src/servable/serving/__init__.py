@@ -1,0 +1,1 @@
+"""THE ONE REQUEST PATH: resolve, validate, batch, run, observe."""

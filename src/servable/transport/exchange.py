@@ -1,0 +1,157 @@
+"""The seam between bytes and routes: one request and its reply, whatever protocol carried them.
+
+The application is asked twice. ``Application.route(head)`` decides from the head alone and must be a pure function
+of it: HTTP/2 connections remember the answer for a header block they have seen before. ``Route.handle(exchange,
+body)`` is then called once with the complete body, on the event loop, and must not block. The reply is given by
+``exchange.respond``, at once or later, exactly once.
+
+Guarantees to the application:
+
+1. ``handle`` is called for well-formed requests only, within all limits, at most once an exchange.
+2. After ``cancelled`` became true (the client reset the stream or went away) ``respond`` writes nothing; it must
+   still be called when the work has really ended, because that frees the slot that bounds a connection's work.
+3. ``on_cancel``, if set, is called once, on the loop, at the moment of cancellation.
+4. An exception that ``route`` or ``handle`` lets through ends that exchange alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+Field = tuple[bytes, bytes]
+
+
+class RequestHead:
+    """A request without its body. Names are lower case. ``target`` is the path with its query, as sent.
+
+    ``version`` is ``b"2"``, ``b"1.1"`` or ``b"1.0"``. Heads are shared between requests: they do not change.
+    """
+
+    __slots__ = ("authority", "fields", "method", "scheme", "target", "version")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: tuple[Field, ...] = (),
+        *,
+        authority: bytes = b"",
+        scheme: bytes = b"http",
+        version: bytes = b"2",
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.authority = authority
+        self.scheme = scheme
+        self.version = version
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of a field, several values joined by a comma, or ``None``."""
+        values = [value for key, value in self.fields if key == name]
+        return b", ".join(values) if values else None
+
+    def __repr__(self) -> str:
+        """Return the request line."""
+        return f"<RequestHead {self.method!r} {self.target[:80]!r} HTTP/{self.version.decode()}>"
+
+
+class ReplyHead:
+    """A status and header fields, made once and sent many times: each protocol keeps its encoded form in it.
+
+    Names are lower case; ``content-length``, ``date`` and ``connection`` are the protocol's own business.
+    """
+
+    __slots__ = ("encoded_h1", "encoded_h2", "fields", "status")
+
+    def __init__(self, status: int, fields: tuple[Field, ...] = ()) -> None:
+        self.status = status
+        self.fields = fields
+        self.encoded_h1: bytes | None = None
+        self.encoded_h2: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Return status and fields."""
+        return f"<ReplyHead {self.status} {self.fields!r}>"
+
+
+class Trailers:
+    """Fields after the body, made once and sent many times."""
+
+    __slots__ = ("encoded_h2", "fields")
+
+    def __init__(self, fields: tuple[Field, ...]) -> None:
+        self.fields = fields
+        self.encoded_h2: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Return the fields."""
+        return f"<Trailers {self.fields!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The connection a request came over. ``address`` is for logs; ``local`` is true on loopback and Unix sockets."""
+
+    address: str
+    local: bool
+    tls: bool = False
+
+
+class Exchange(ABC):
+    """One request on its way to a reply."""
+
+    __slots__ = ("arrived", "cancelled", "head", "on_cancel", "peer")
+
+    head: RequestHead
+    peer: Peer
+    arrived: float
+    """When the head was complete, in seconds of ``time.monotonic()``."""
+    cancelled: bool
+    on_cancel: Callable[[], None] | None
+
+    @abstractmethod
+    def respond(self, head: ReplyHead, body: bytes | memoryview = b"", trailers: Trailers | None = None) -> None:
+        """Send the whole reply. With no body and trailers, HTTP/2 sends head and trailers as two blocks.
+
+        HTTP/1.1 drops trailers. For a gRPC "Trailers-Only" reply put everything into ``head``.
+        """
+
+
+class Route(ABC):
+    """What is to happen with requests that share a head."""
+
+    __slots__ = ()
+
+    wants_body: bool = True
+    """False: ``handle`` is called at once with an empty body, and whatever the client still sends is discarded."""
+    max_body: int | None = None
+    """Bytes of body accepted; ``None`` means the listener's limit. More is answered by ``too_large``."""
+    prefix_size: int = 0
+    """If > 0, ``body_size`` is asked as soon as so many bytes of an incomplete body have arrived."""
+
+    @abstractmethod
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        """Answer the request. ``body`` is complete."""
+
+    def body_size(self, exchange: Exchange, prefix: bytes) -> int:
+        """Return the length of the whole body, known from its first bytes; or respond, and return -1 to discard it."""
+        raise NotImplementedError
+
+    def too_large(self, exchange: Exchange, limit: int) -> None:
+        """Answer a body above the limit. The default is the transport's own 413."""
+        exchange.respond(PAYLOAD_TOO_LARGE, b"the request body exceeds %d bytes\n" % limit)
+
+
+class Application(Protocol):
+    """Everything above the transport, as the transport sees it."""
+
+    def route(self, head: RequestHead) -> Route:
+        """Choose by the head alone."""
+
+
+_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+PAYLOAD_TOO_LARGE = ReplyHead(413, _TEXT)

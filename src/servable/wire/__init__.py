@@ -1,0 +1,1 @@
+"""BYTES <-> MEANING: two-way codecs without I/O, shared by the server, the client and the lab."""

@@ -1,0 +1,1 @@
+"""The example models: seeded builders to SavedModel and ONNX."""
