@@ -1,0 +1,66 @@
+"""Protobuf's text format, strictly: configuration files, and messages inside error texts.
+
+All punctuation that TensorFlow's own parser takes is accepted: ``a: {}`` and ``a {}``, commas and semicolons after
+fields, ``[..]`` lists, ``<..>`` for braces, comments, adjacent strings. Unknown and repeated fields are errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from servable.protos import pool
+
+
+def parse(text: str | bytes, message_class: Any, source: str = "<text>") -> Any:
+    """Return the message that ``text`` describes. ``ValueError`` names source, line, column and field."""
+    from google.protobuf import text_format
+
+    if isinstance(text, bytes):
+        text = _decode(text, source)
+    text = text.removeprefix("\ufeff")
+    try:
+        return text_format.Parse(text, message_class(), descriptor_pool=pool())
+    except text_format.ParseError as failure:
+        raise ValueError(_explain(failure, text, message_class.DESCRIPTOR.name, source)) from None
+    except RecursionError:
+        raise ValueError(f"{source}: the message is nested too deeply") from None
+
+
+def to_text(message: Any, *, one_line: bool = False) -> str:
+    """Return a message in text format, as people read it: UTF-8 stays, one field a line unless ``one_line``."""
+    from google.protobuf import text_format
+
+    text = text_format.MessageToString(message, as_utf8=True, as_one_line=one_line, descriptor_pool=pool())
+    return str(text)
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as failure:
+        line = data.count(b"\n", 0, failure.start) + 1
+        raise ValueError(f"{source}:{line}: byte {failure.start} is not UTF-8") from None
+
+
+def _explain(failure: Any, text: str, message_name: str, source: str) -> str:
+    line, column = failure.GetLine(), failure.GetColumn()
+    reason = re.sub(r"^\d+:\d+ ?: ", "", str(failure)).strip()
+    if line is None:
+        return f"{source}: {reason} (in {message_name})"
+    unknown = re.search(r'Message type "([\w.]+)" has no field named "([^"]+)"', reason)
+    if unknown:
+        return f"{source}:{line}:{column}: {unknown[1]} has no field {unknown[2]!r}; {_fields(unknown[1], unknown[2])}"
+    lines = text.splitlines()
+    reason = reason.removeprefix(f"{lines[line - 1]!r}: ").rstrip(".")
+    before = "\n".join([*lines[: line - 1], lines[line - 1][: (column or 1) - 1]])
+    field = re.search(r"([A-Za-z_]\w*)\s*:?\s*\[?[\s\w.,\"'+-]*$", before)
+    where = f" in field {field[1]!r}" if field and f'"{field[1]}"' not in reason else ""
+    return f"{source}:{line}:{column}: {reason}{where} (reading {message_name})"
+
+
+def _fields(message_name: str, wrong: str) -> str:
+    names = [field.name for field in pool().FindMessageTypeByName(message_name).fields]
+    close = difflib.get_close_matches(wrong, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none'}"
