@@ -50,7 +50,7 @@ def pool() -> Any:
     """Return the descriptor pool that holds all of ``descriptors.binpb``. Loading it takes about a millisecond."""
     from google.protobuf import descriptor_pool
 
-    found = descriptor_pool.DescriptorPool()  # type: ignore[no-untyped-call]
+    found = descriptor_pool.DescriptorPool()
     for file in _files(DESCRIPTORS.read_bytes()):
         found.AddSerializedFile(file)
     return found
