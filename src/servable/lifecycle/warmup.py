@@ -1,0 +1,181 @@
+"""What is learnt of a model before it is available: that it runs, if its rows are independent, what a batch costs.
+
+The proof of independence is by experiment: the same rows computed alone, together and permuted give the same answers.
+Without it requests are never merged, so a model that normalises over its batch keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from servable.core.errors import ServingError
+from servable.core.signatures import Signature, TensorSpec
+from servable.core.tensors import BOOL, COMPLEX64, COMPLEX128, STRING, Array
+from servable.engines.base import Model
+
+log = logging.getLogger("servable.lifecycle")
+
+PROOF_ROWS = 5
+FREE_SIZES = (8, 1, 32)
+"""Sizes tried for a free dimension that is not the batch."""
+RELATIVE_TOLERANCE = 1e-4
+ABSOLUTE_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupOptions:
+    """``budget_s`` bounds the measuring, not the first run. ``batch_rows`` is the largest batch measured."""
+
+    enabled: bool = True
+    batch_rows: int = 32
+    budget_s: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureProfile:
+    """What warm-up found for one signature: ``costs`` are (rows, seconds a batch), in increasing order of rows."""
+
+    rowwise: bool
+    reason: str
+    costs: tuple[tuple[int, float], ...] = ()
+
+    def rows_within(self, limit_s: float) -> int:
+        """Return the largest measured batch that takes at most ``limit_s``; 0 if none does or none was measured."""
+        rows = 0
+        for size, seconds in self.costs:
+            if seconds > limit_s:
+                break
+            rows = size
+        return rows
+
+
+def warm_up(
+    model: Model, options: WarmupOptions, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, SignatureProfile]:
+    """Run every signature on invented rows and return a profile of each. Blocks; never raises for invented data."""
+    share_s = options.budget_s / max(1, len(model.signatures))
+    return {
+        name: _profile(model, signature, options, share_s, clock)
+        if options.enabled
+        else SignatureProfile(rowwise=False, reason="warm-up is off")
+        for name, signature in model.signatures.items()
+    }
+
+
+def _profile(
+    model: Model, signature: Signature, options: WarmupOptions, budget_s: float, clock: Callable[[], float]
+) -> SignatureProfile:
+    outputs = tuple(signature.outputs)
+    if not signature.inputs or not outputs:
+        return SignatureProfile(rowwise=False, reason="it has no inputs or no outputs")
+    batched = all(_has_free_rows(spec) for spec in (*signature.inputs.values(), *signature.outputs.values()))
+    failure = "its inputs cannot be invented"
+    for free_size in FREE_SIZES:
+        rows = invent_inputs(signature, PROOF_ROWS if batched else 1, free_size)
+        try:
+            together = model.run(signature.name, rows, outputs)
+        except ServingError as error:
+            failure = f"it does not take invented data ({error.message.splitlines()[0][:120]})"
+            log.debug("warm-up of %s with free dimensions of %d: %s", signature.name, free_size, error)
+            continue
+        if not batched:
+            return SignatureProfile(rowwise=False, reason="its inputs or outputs do not begin with a free dimension")
+        found = _difference(model, signature, rows, together)
+        if found is not None:
+            return SignatureProfile(rowwise=False, reason=found)
+        costs = _measure(model, signature, free_size, options.batch_rows, budget_s, clock)
+        return SignatureProfile(rowwise=True, reason="rows computed alone, together and permuted agree", costs=costs)
+    return SignatureProfile(rowwise=False, reason=failure)
+
+
+def _has_free_rows(spec: TensorSpec) -> bool:
+    return spec.shape is not None and len(spec.shape) > 0 and spec.shape[0] is None
+
+
+def invent_inputs(signature: Signature, rows: int, free_size: int, seed: int = 0) -> dict[str, Array]:
+    """Return inputs of ``rows`` different rows. Integers are 0 or 1: any embedding has those rows."""
+    generator = np.random.default_rng(seed)
+    return {name: _invent(spec, rows, free_size, generator) for name, spec in signature.inputs.items()}
+
+
+def _invent(spec: TensorSpec, rows: int, free_size: int, generator: np.random.Generator) -> Array:
+    sizes = spec.shape if spec.shape is not None else (None,)
+    shape = tuple((rows if axis == 0 else free_size) if size is None else size for axis, size in enumerate(sizes))
+    if spec.dtype is STRING:
+        strings = np.empty(shape, dtype=object)
+        strings.fill(b"")
+        return strings
+    if spec.dtype is BOOL:
+        return generator.integers(0, 2, shape).astype(np.bool_)
+    if spec.dtype in (COMPLEX64, COMPLEX128) or "float" in spec.dtype.name:
+        return generator.standard_normal(shape).astype(spec.dtype.numpy)
+    return generator.integers(0, 2, shape).astype(spec.dtype.numpy)
+
+
+def _difference(
+    model: Model, signature: Signature, rows: Mapping[str, Array], together: Mapping[str, Array]
+) -> str | None:
+    """Return in words how rows depend on each other, or ``None`` if they were shown not to."""
+    outputs = tuple(signature.outputs)
+    for name, values in together.items():
+        if values.ndim == 0 or values.shape[0] != PROOF_ROWS:
+            return f"output {name} has no row for each input row"
+    order = np.arange(PROOF_ROWS)[::-1]
+    try:
+        permuted = model.run(signature.name, {name: array[order] for name, array in rows.items()}, outputs)
+        alone = [
+            model.run(signature.name, {name: array[i : i + 1] for name, array in rows.items()}, outputs)
+            for i in range(PROOF_ROWS)
+        ]
+    except ServingError as error:
+        return f"other batch sizes fail ({error.message.splitlines()[0][:120]})"
+    for name, values in together.items():
+        if any(other[name].shape[1:] != values.shape[1:] for other in (permuted, *alone)):
+            return f"the shape of output {name} depends on the batch"
+        if not _close(permuted[name], values[order]):
+            return f"output {name} depends on the order of rows"
+        if not _close(np.concatenate([row[name] for row in alone]), values):
+            return f"output {name} of a row depends on its neighbours"
+    if all(_close(values, values[order]) for values in together.values()):
+        return "invented rows all give the same answer, which proves nothing"
+    return None
+
+
+def _close(left: Array, right: Array) -> bool:
+    if left.shape != right.shape:
+        return False
+    if left.dtype.hasobject or left.dtype.kind in "biu":
+        return bool(np.array_equal(left, right))
+    wide = np.complex128 if left.dtype.kind == "c" else np.float64
+    return bool(
+        np.allclose(left.astype(wide), right.astype(wide), RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE, equal_nan=True)
+    )
+
+
+def _measure(
+    model: Model, signature: Signature, free_size: int, batch_rows: int, budget_s: float, clock: Callable[[], float]
+) -> tuple[tuple[int, float], ...]:
+    outputs = tuple(signature.outputs)
+    costs: list[tuple[int, float]] = []
+    began, size = clock(), 1
+    while size <= batch_rows:
+        rows = invent_inputs(signature, size, free_size)
+        best = float("inf")
+        for _ in range(4):
+            start = clock()
+            model.run(signature.name, rows, outputs)
+            end = clock()
+            best = min(best, end - start)
+            if end - began > budget_s:
+                break
+        costs.append((size, best))
+        # The next size takes about four runs of twice the time: stop where that would exceed the budget.
+        if clock() - began + 8 * best > budget_s:
+            break
+        size *= 2
+    return tuple(costs)

@@ -1,0 +1,105 @@
+"""The pure decision which queued requests run together, and when. It owns no clock, no thread and no model.
+
+Guarantees:
+
+1. Every item that was added comes out of ``take`` exactly once, in a batch or among its ``dropped``.
+2. Only items with equal keys share a batch; an item with key ``None`` is always alone.
+3. A batch has at most ``max_rows`` rows, unless it is a single item that is larger by itself.
+4. Items of one key come out in the order in which they were added; of several keys, the one that waits longest first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Generic, Protocol, TypeVar
+
+
+class Waiting(Protocol):
+    """What the batcher must know of an item."""
+
+    key: Hashable | None
+    rows: int
+    added: float
+    """When it was added, in seconds of the caller's clock. Set by ``Batcher.add``."""
+    abandoned: bool
+    """True: nobody waits for the answer any more."""
+
+
+Item = TypeVar("Item", bound=Waiting)
+
+
+class Batch(Generic[Item]):
+    """Items that run together, and items that left the queue without being run."""
+
+    __slots__ = ("dropped", "items", "rows")
+
+    def __init__(self, items: list[Item], rows: int, dropped: list[Item]) -> None:
+        self.items = items
+        self.rows = rows
+        self.dropped = dropped
+
+    def __repr__(self) -> str:
+        """Return the sizes."""
+        return f"<Batch {len(self.items)} items, {self.rows} rows, {len(self.dropped)} dropped>"
+
+
+class Batcher(Generic[Item]):
+    """Continuous batching: whatever is queued when the engine is free runs next, without a timer."""
+
+    def __init__(self, max_rows: int, max_queued: int) -> None:
+        self.max_rows = max_rows
+        self.max_queued = max_queued
+        self._queues: dict[Hashable, deque[Item]] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        """Return the number of queued items."""
+        return self._length
+
+    def add(self, item: Item, now: float) -> bool:
+        """Queue an item; false if the queue is full."""
+        if self._length >= self.max_queued:
+            return False
+        item.added = now
+        queue = self._queues.get(item.key)
+        if queue is None:
+            queue = self._queues[item.key] = deque()
+        queue.append(item)
+        self._length += 1
+        return True
+
+    def take(self) -> Batch[Item] | None:
+        """Return what to run next, or ``None`` if nothing is queued. A batch may hold dropped items only."""
+        if not self._length:
+            return None
+        queues = self._queues
+        if len(queues) == 1:
+            key, queue = next(iter(queues.items()))
+        else:
+            key, queue = min(queues.items(), key=lambda entry: entry[1][0].added)
+        room = self.max_rows
+        items: list[Item] = []
+        dropped: list[Item] = []
+        rows = 0
+        while queue:
+            item = queue[0]
+            if item.abandoned:
+                dropped.append(queue.popleft())
+                continue
+            if items and (key is None or rows + item.rows > room):
+                break
+            items.append(queue.popleft())
+            rows += item.rows
+        if not queue:
+            # Keys come from clients (shapes): an empty queue must not stay behind.
+            del queues[key]
+        self._length -= len(items) + len(dropped)
+        return Batch(items, rows, dropped)
+
+    def drain(self) -> list[Item]:
+        """Return everything that is queued and forget it."""
+        items = [item for queue in self._queues.values() for item in queue]
+        self._queues.clear()
+        self._length = 0
+        return items
