@@ -1,0 +1,118 @@
+"""Keeps a model's child alive: a thread that starts it, watches it to its end and starts it again.
+
+The thread lives as long as the child, which also makes it the right parent for the kernel's parent-death signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from servable.core.errors import Code, ServingError, unavailable
+from servable.engines.child_messages import Load, Loaded
+from servable.engines.child_process import ChildProcess
+from servable.engines.child_restart import Backoff
+from servable.engines.child_watch import Watch
+
+log = logging.getLogger("servable.child")
+
+_News = str | Loaded | ServingError
+
+
+class Keeper:
+    """One model's child through all its lives. ``turn`` is held by whoever calls the child or takes it apart."""
+
+    def __init__(self, load: Load, label: str) -> None:
+        self.turn = threading.Lock()
+        self._load = load
+        self._label = label
+        self._live: ChildProcess | None = None
+        self._reason = f"model {label} is not loaded"
+        self._news: SimpleQueue[_News] = SimpleQueue()
+        self._loaded_once = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._closing = False
+        self._close_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._keep, name=f"child {label}", daemon=True)
+
+    def start(self, report: Callable[[str], None]) -> Loaded:
+        """Start the child and wait until it has loaded; raise what kept it from that."""
+        self._thread.start()
+        try:
+            while isinstance(news := self._news.get(), str):
+                report(news)
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(news, ServingError):
+            self.close()
+            raise news
+        return news
+
+    def live(self) -> ChildProcess:
+        """Return the process that answers calls; UNAVAILABLE if there is none now. For who holds ``turn``."""
+        if self._live is None:
+            raise unavailable(self._reason)
+        return self._live
+
+    def close(self) -> None:
+        """End the child for good: ask it, kill it if it does not go. Waits for the end. May be called twice."""
+        with self._close_lock:
+            if self._wake < 0:
+                return
+            self._closing = True
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            os.close(self._wake)
+            self._wake = -1
+
+    def _keep(self) -> None:
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            error = self._live_once()
+            if not self._loaded_once or self._closing:
+                self._reason = f"model {self._label} was closed"
+                self._news.put(error)
+                return
+            delay_s = backoff.delay_s(time.monotonic() - began)
+            log.warning("%s; it is started again in %.1f s", error.message, delay_s)
+            if select.select([self._wake], [], [], delay_s)[0]:
+                self._reason = f"model {self._label} was closed"
+                return
+
+    def _live_once(self) -> ServingError:
+        """Start the process and see it to its end; return an error that says how that was."""
+        try:
+            process = ChildProcess(self._label, self._load.intra_op_threads)
+        except OSError as error:
+            return ServingError(Code.RESOURCE_EXHAUSTED, f"no process can be started for {self._label}: {error}")
+        watch = Watch(process, self._label, self._tell, lambda loaded: self._ready(process, loaded))
+        with contextlib.suppress(BrokenPipeError):  # the watch finds out why
+            process.channel.send(self._load)
+        watch.until_end(self._wake, self.turn)
+        self._live = None
+        process.bury()
+        end = watch.conclude()
+        self._reason = f"{end.message}; it is being restarted"
+        with self.turn:
+            process.release()
+        return end
+
+    def _tell(self, line: str) -> None:
+        if not self._loaded_once:
+            self._news.put(line)
+
+    def _ready(self, process: ChildProcess, loaded: Loaded) -> None:
+        if self._loaded_once:
+            log.info("the process of model %s is back", self._label)
+        self._live = process
+        if not self._loaded_once:
+            self._loaded_once = True
+            self._news.put(loaded)

@@ -1,0 +1,173 @@
+"""What parent and child say to each other, and the pipes that carry it.
+
+A message is a frame: its length (4 bytes, little endian), then MessagePack: an array that begins with the type's name.
+Tensors are not in the messages but in shared memory (``child_memory``); ``Place`` says where. The parent speaks first
+(``Load``); after ``Loaded`` the two alternate, and each may reuse its memory when it has the other's answer.
+
+Pipes, not eventfds: the wake-up costs the same (7.1 against 6.7 µs), and a pipe also tells that the other side ended.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Generic, TypeVar
+
+import msgspec
+
+from servable.core.signatures import Shape
+
+
+class Place(msgspec.Struct, array_like=True, gc=False):
+    """Where one tensor lies in an arena: bytes from its beginning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+
+
+class Load(msgspec.Struct, array_like=True, tag="load"):
+    """Parent: load this. ``target`` is the engine as "module:Class"."""
+
+    target: str
+    kind: str
+    path: str
+    intra_op_threads: int
+    inter_op_threads: int
+    precision: str
+    saved_model_tags: tuple[str, ...]
+
+
+class Progress(msgspec.Struct, array_like=True, tag="progress"):
+    """Child: a line for a person who waits for the load."""
+
+    line: str
+
+
+class SpecForm(msgspec.Struct, array_like=True):
+    """A ``TensorSpec`` on its way."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+    node: str
+
+
+class SignatureForm(msgspec.Struct, array_like=True):
+    """A ``Signature`` on its way, its defaults in the arena of answers."""
+
+    name: str
+    inputs: list[SpecForm]
+    outputs: list[SpecForm]
+    method_name: str
+    defaults: list[Place]
+
+
+class Loaded(msgspec.Struct, array_like=True, tag="loaded"):
+    """Child: the model is there, and this is what it does. ``memory`` is the size of the arena."""
+
+    engine: str
+    precision: str
+    signatures: list[SignatureForm]
+    memory: int
+
+
+class Run(msgspec.Struct, array_like=True, tag="run", gc=False):
+    """Parent: compute. ``memory`` is the size of the arena of requests."""
+
+    signature: str
+    outputs: tuple[str, ...]
+    inputs: list[Place]
+    memory: int
+
+
+class Answer(msgspec.Struct, array_like=True, tag="answer", gc=False):
+    """Child: the outputs of the last ``Run``. ``memory`` is the size of the arena of answers."""
+
+    outputs: list[Place]
+    memory: int
+
+
+class Failure(msgspec.Struct, array_like=True, tag="failure"):
+    """Child: the last ``Load`` or ``Run`` failed so."""
+
+    code: int
+    message: str
+
+
+FromParent = Load | Run
+FromChild = Progress | Loaded | Answer | Failure
+
+Incoming = TypeVar("Incoming")
+
+_LENGTH = 4
+_CHUNK = 65536
+
+
+class Channel(Generic[Incoming]):
+    """Two pipes: one to read messages from, one to write them to. Owns both; for one thread at a time."""
+
+    def __init__(self, read_fd: int, write_fd: int, decoder: msgspec.msgpack.Decoder[Incoming]) -> None:
+        self.read_fd = read_fd
+        self._write_fd: int | None = write_fd
+        self._decode = decoder.decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._buffer = b""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Write one message. Blocks; ``BrokenPipeError`` when the other side has ended."""
+        if self._write_fd is None:
+            raise BrokenPipeError
+        body = self._encode(message)
+        frame = len(body).to_bytes(_LENGTH, "little") + body
+        sent = os.write(self._write_fd, frame)
+        while sent < len(frame):
+            sent += os.write(self._write_fd, frame[sent:])
+
+    def receive(self) -> Incoming | None:
+        """Return the next message, or ``None`` when the other side has ended. Blocks with the GIL released."""
+        while (message := self.pop()) is None:
+            if not self.fill():
+                return None
+        return message
+
+    def fill(self) -> bool:
+        """Read what there is, at least a byte; false at the end."""
+        chunk = os.read(self.read_fd, _CHUNK)
+        self._buffer += chunk
+        return bool(chunk)
+
+    def pop(self) -> Incoming | None:
+        """Return the next message that has already been read whole, if there is one."""
+        buffer = self._buffer
+        if len(buffer) < _LENGTH:
+            return None
+        end = _LENGTH + int.from_bytes(buffer[:_LENGTH], "little")
+        if len(buffer) < end:
+            return None
+        self._buffer = buffer[end:]
+        return self._decode(buffer[_LENGTH:end])
+
+    def finish(self) -> None:
+        """Say no more: the other side reads the end."""
+        if self._write_fd is not None:
+            os.close(self._write_fd)
+            self._write_fd = None
+
+    def close(self) -> None:
+        """Close both pipes."""
+        self.finish()
+        if self.read_fd >= 0:
+            os.close(self.read_fd)
+            self.read_fd = -1
+
+
+def parent_channel(read_fd: int, write_fd: int) -> Channel[FromChild]:
+    """Return the parent's end."""
+    return Channel(read_fd, write_fd, msgspec.msgpack.Decoder(FromChild))
+
+
+def child_channel(read_fd: int, write_fd: int) -> Channel[FromParent]:
+    """Return the child's end."""
+    return Channel(read_fd, write_fd, msgspec.msgpack.Decoder(FromParent))

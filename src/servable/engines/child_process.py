@@ -1,0 +1,125 @@
+"""One life of a child process, seen by its parent: its start, its pipes and memory, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+
+from servable.core.errors import Code, ServingError
+from servable.core.tensors import Array
+from servable.engines.child_memory import Arena, new_memory
+from servable.engines.child_messages import Answer, Failure, Run, parent_channel
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_END_TIMEOUT_S = 10.0
+
+
+class ProcessEnded(Exception):  # noqa: N818  # it is an event in a life, and never leaves this ring
+    """The process ended before it answered; ``computing`` tells whether it had been given the call."""
+
+    def __init__(self, *, computing: bool) -> None:
+        super().__init__()
+        self.computing = computing
+
+
+class ChildProcess:
+    """A process and what is shared with it. Starts on construction; ``OSError`` if the machine refuses.
+
+    The kernel ends the child when the *thread* that started it ends: that must be the one that watches it.
+    """
+
+    def __init__(self, label: str, threads: int) -> None:
+        with contextlib.ExitStack() as undo:
+            requests, answers = (_closing(undo, new_memory(f"servable-{name}")) for name in ("requests", "answers"))
+            child_reads, writes = (_closing(undo, fd) for fd in os.pipe())
+            reads, child_writes = (_closing(undo, fd) for fd in os.pipe())
+            self.log_fd, log_writes = (_closing(undo, fd) for fd in os.pipe())
+            fds = (child_reads, child_writes, requests, answers)
+            # -P: a numpy.py in the directory where the server was started is not for the child to import.
+            command = [sys.executable, "-P", "-m", "servable.engines.child", label, str(os.getpid()), *map(str, fds)]
+            self._popen = subprocess.Popen(  # noqa: S603  # our own module, by our own interpreter
+                command,
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=log_writes,
+                stderr=log_writes,
+                env={**os.environ, **(dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {})},
+                process_group=0,
+            )
+            undo.callback(self._popen.wait)
+            undo.callback(self._popen.kill)
+            self.pid_fd = _closing(undo, os.pidfd_open(self._popen.pid))
+            undo.pop_all()
+        for fd in (child_reads, child_writes, log_writes):
+            os.close(fd)
+        self.channel = parent_channel(reads, writes)
+        self.requests = Arena(requests)
+        self.answers = Arena(answers)
+        self._reaping = threading.Lock()
+        self._ended = threading.Event()
+        self._end = ""
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._popen.pid
+
+    def call(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute there. ``ProcessEnded`` if it did not live to answer."""
+        try:
+            places = self.requests.put(inputs.items())
+        except TypeError as error:
+            raise ServingError(Code.INVALID_ARGUMENT, str(error)) from error
+        try:
+            self.channel.send(Run(signature, tuple(outputs), places, self.requests.size))
+            reply = self.channel.receive()
+            self.requests.shrink()
+        except BrokenPipeError:
+            raise ProcessEnded(computing=False) from None
+        except BaseException:
+            self.kill()  # it will answer a question that nobody asks any more
+            raise
+        if isinstance(reply, Answer):
+            return self.answers.take(reply.outputs, reply.memory)
+        if isinstance(reply, Failure):
+            raise ServingError(Code(reply.code), reply.message)
+        self.kill()
+        raise ProcessEnded(computing=True)
+
+    def kill(self) -> None:
+        """End it at once, and what it started."""
+        with self._reaping, contextlib.suppress(ProcessLookupError):
+            if self._popen.returncode is None:  # else the number may already be somebody else's
+                os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def bury(self) -> None:
+        """Make sure of the end, wait for it and note it. For the thread that watches."""
+        self.kill()
+        select.select([self.pid_fd], [], [])
+        with self._reaping:
+            code = self._popen.wait()
+        self._end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._ended.set()
+
+    def end(self) -> str:
+        """Return how it ended ("ended by SIGKILL"); waits for that."""
+        return self._end if self._ended.wait(_END_TIMEOUT_S) else "is ending"
+
+    def release(self) -> None:
+        """Close pipes and memory. Nobody may be in a call."""
+        self.channel.close()
+        self.requests.close()
+        self.answers.close()
+        for fd in (self.log_fd, self.pid_fd):
+            os.close(fd)
+
+
+def _closing(undo: contextlib.ExitStack, fd: int) -> int:
+    undo.callback(os.close, fd)
+    return fd

@@ -1,0 +1,55 @@
+"""Signatures on their way from child to parent: as messages, their default values in shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from servable.core.signatures import Signature, TensorSpec
+from servable.core.tensors import DTYPES_BY_NAME
+from servable.engines.child_memory import Arena
+from servable.engines.child_messages import SignatureForm, SpecForm
+
+
+def describe(signatures: Mapping[str, Signature], arena: Arena) -> list[SignatureForm]:
+    """Return the signatures as messages; their defaults are put into the arena."""
+    places = iter(
+        arena.put(
+            (f"{signature.name}/{name}", value)
+            for signature in signatures.values()
+            for name, value in signature.defaults.items()
+        )
+    )
+    return [
+        SignatureForm(
+            signature.name,
+            _forms(signature.inputs),
+            _forms(signature.outputs),
+            signature.method_name,
+            [next(places) for _ in signature.defaults],
+        )
+        for signature in signatures.values()
+    ]
+
+
+def restore(forms: Iterable[SignatureForm], arena: Arena, memory: int) -> dict[str, Signature]:
+    """Return the signatures that were described; ``memory`` is the size of the arena that holds the defaults."""
+    forms = list(forms)
+    values = arena.take([place for form in forms for place in form.defaults], memory)
+    return {
+        form.name: Signature(
+            form.name,
+            _specs(form.inputs),
+            _specs(form.outputs),
+            form.method_name,
+            {place.name.removeprefix(f"{form.name}/"): values[place.name] for place in form.defaults},
+        )
+        for form in forms
+    }
+
+
+def _forms(specs: Mapping[str, TensorSpec]) -> list[SpecForm]:
+    return [SpecForm(name, spec.dtype.name, spec.shape, spec.node) for name, spec in specs.items()]
+
+
+def _specs(forms: Iterable[SpecForm]) -> dict[str, TensorSpec]:
+    return {form.name: TensorSpec(form.name, DTYPES_BY_NAME[form.dtype], form.shape, form.node) for form in forms}
