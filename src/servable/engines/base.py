@@ -33,6 +33,9 @@ ENGINES: dict[str, str] = {
 }
 """Engine name -> "module:Class". A module is imported when its engine is first asked for."""
 
+CHILD = "servable.engines.child:load_in_child"
+"""``(engine name, artifact, options) -> Model``: what loads a model of an isolated engine, in a process of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:

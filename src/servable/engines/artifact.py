@@ -1,0 +1,66 @@
+"""Which file or folder of a version is the model: by name, in a fixed order, never by a look inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from servable.core.errors import ServingError, not_found, unimplemented
+from servable.engines.base import Artifact
+
+SAVED_MODEL_FILE = "saved_model.pb"
+SAVED_MODEL_FOLDER = "model.savedmodel"
+
+_UNSERVED = ("saved_model.pbtxt", "model.tflite", "model.pt2", "model.pt", "graph.pb", "model.py")
+_KINDS_BY_SUFFIX = {".onnx": "onnx", ".xml": "openvino"}
+_UNSERVED_SUFFIXES = (".pbtxt", ".tflite", ".pt2", ".pt", ".pb", ".py", ".keras", ".h5")
+
+
+def find_artifact(version_dir: Path) -> Artifact:
+    """Return the main artifact of a version's folder.
+
+    The first that is there wins: ``saved_model.pb``, ``model.savedmodel/``, ``model.onnx``, ``model.xml``. NOT_FOUND
+    says what was looked for; UNIMPLEMENTED names an artifact that is there but that this version does not serve.
+    """
+    if not version_dir.is_dir():
+        raise not_found(f"there is no version folder {version_dir}")
+    for folder in (version_dir, version_dir / SAVED_MODEL_FOLDER):
+        if (folder / SAVED_MODEL_FILE).is_file():
+            return Artifact("saved_model", folder)
+    if (onnx := version_dir / "model.onnx").is_file():
+        return Artifact("onnx", onnx)
+    if (xml := version_dir / "model.xml").is_file():
+        return Artifact("openvino", xml)
+    raise _nothing_to_serve(version_dir)
+
+
+def artifact_of_file(path: Path) -> Artifact:
+    """Return the artifact that one path is: a SavedModel's folder or its ``saved_model.pb``, an ONNX or IR file."""
+    if path.is_dir():
+        return find_artifact(path)
+    if not path.exists():
+        raise not_found(f"there is no file {path}")
+    if path.name == SAVED_MODEL_FILE:
+        return Artifact("saved_model", path.parent)
+    kind = _KINDS_BY_SUFFIX.get(path.suffix)
+    if kind is not None:
+        return Artifact(kind, path)
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        return Artifact("openvino", path.with_suffix(".xml"))
+    if path.suffix in _UNSERVED_SUFFIXES:
+        raise unimplemented(f"{path} is not served by this version; {_SERVED}")
+    raise not_found(f"{path} is not a model; {_SERVED}")
+
+
+_SERVED = "a model is a SavedModel folder, an .onnx file, or an OpenVINO .xml file with its .bin beside it"
+
+
+def _nothing_to_serve(version_dir: Path) -> ServingError:
+    for name in _UNSERVED:
+        if (version_dir / name).exists():
+            return unimplemented(f"{version_dir / name} is not served by this version; {_SERVED}")
+    if (version_dir / "export.meta").exists():
+        return unimplemented("Session Bundle is deprecated and removed.")
+    return not_found(
+        f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {version_dir}; "
+        f"nor is there {SAVED_MODEL_FOLDER}/{SAVED_MODEL_FILE}, model.onnx or model.xml"
+    )
