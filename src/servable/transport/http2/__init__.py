@@ -1,1 +1,1 @@
-"""HTTP/2: frames, HPACK, streams and connections, in both roles."""
+"""HTTP/2 in both roles: frames, HPACK, streams, flow control; ``connection`` serves, ``client`` asks."""

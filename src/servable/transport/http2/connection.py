@@ -1,0 +1,392 @@
+"""The server's side of an HTTP/2 connection: requests in, exchanges to the application, replies out."""
+
+from __future__ import annotations
+
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+
+from servable.transport.exchange import Application, Exchange, Field, Peer, ReplyHead, RequestHead, Route
+from servable.transport.http2 import frames
+from servable.transport.http2.blocks import BlockCache
+from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
+from servable.transport.http2.framing import FramedConnection, log
+from servable.transport.http2.ids import StreamIds
+from servable.transport.http2.lifetime import NEVER
+from servable.transport.http2.receiving import Incoming
+from servable.transport.http2.streams import ServerStream, Template, head_block
+from servable.transport.http2.work import Work
+from servable.transport.limits import Limits
+
+_DRAIN_PING = b"draining"
+
+_CONTINUE = ReplyHead(100)
+_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+
+
+class _Refusal(Route):
+    """A route for requests that never reach the application."""
+
+    __slots__ = ("_reply", "_text")
+    wants_body = False
+
+    def __init__(self, status: int, text: bytes) -> None:
+        self._reply = ReplyHead(status, _TEXT)
+        self._text = text
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        exchange.respond(self._reply, self._text)
+
+
+_NO_TUNNELS = _Refusal(501, b"this server opens no tunnels\n")
+_HEAD_TOO_LARGE = _Refusal(431, b"the request's header fields are too large\n")
+
+
+class ServerConnection(FramedConnection[ServerStream]):
+    """One client. ``active`` counts exchanges in work: those the application has begun and not yet answered."""
+
+    __slots__ = (
+        "_busy_at",
+        "_drain_until",
+        "_ids",
+        "_leaving",
+        "_max_streams",
+        "_seen",
+        "_seen_highest",
+        "_templates",
+        "application",
+        "peer",
+        "work",
+    )
+
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits,
+        peer: Peer,
+        loop: AbstractEventLoop,
+        on_close: Callable[[ServerConnection], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``on_close`` is called with the connection when it is lost, whatever the reason."""
+        self._templates: BlockCache[Template] = BlockCache()
+        super().__init__(limits, loop, (self._templates,), on_close, clock)
+        self.application = application
+        self.peer = peer
+        self.work = Work(limits.max_concurrent_streams, limits.max_outbound, self.sender, self._broken)
+        self._ids = StreamIds()
+        self._seen = self._templates.seen
+        self._max_streams = limits.max_concurrent_streams
+        self._leaving = False
+        self._drain_until = NEVER
+        self._busy_at = self.now
+        self._seen_highest = 0
+
+    @property
+    def active(self) -> int:
+        """Exchanges in work: begun by the application and not yet answered, whether or not the client still waits."""
+        return self.work.active
+
+    # --- for the listener
+
+    def drain(self) -> None:
+        """Let the client leave in peace: first a warning, then the last id, then the end when every stream is done."""
+        if self.closing or self._leaving or self._drain_until != NEVER:
+            return
+        if self._opening:
+            self._fail(frames.NO_ERROR, "graceful_stop")
+            return
+        self.sender.out += (
+            frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR, b"graceful_stop"),
+            frames.ping(_DRAIN_PING),
+        )
+        self.sender.schedule()
+        self._drain_until = self._clock() + self.limits.drain_ping_timeout_s
+        self._wake_at(self._drain_until)
+
+    def _accept_no_more(self) -> None:
+        self._ids.close()
+        self._drain_until = NEVER
+        self._leaving = True
+        self.sender.out.append(frames.goaway(self._ids.highest, frames.NO_ERROR))
+
+    def _ponged(self, payload: bytes) -> None:
+        if payload == _DRAIN_PING and self._drain_until != NEVER:
+            self._accept_no_more()
+
+    def _went_away(self, last_stream_id: int, code: int, debug: bytes) -> None:
+        if code:
+            log.info("a client went away with code %d: %r", code, debug[:256])
+        self._leaving = True
+
+    def _settled(self) -> None:
+        if self.closing:
+            return
+        if self._ids.highest == frames.MAX_STREAM_ID and not self._leaving:
+            self._accept_no_more()  # the client has used up its ids
+        if self._leaving and not self.streams:
+            self._finish("done")
+        elif self.sender.out and not self.in_turn:
+            self.sender.flush()
+
+    # --- the start
+
+    def _greeting(self) -> bytes:
+        limits = self.limits
+        settings = frames.settings(
+            (
+                (frames.MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams),
+                (frames.INITIAL_WINDOW_SIZE, limits.initial_window),
+                (frames.MAX_FRAME_SIZE, limits.max_frame),
+                (frames.MAX_HEADER_LIST_SIZE, limits.max_header_list),
+            )
+        )
+        return settings + frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW)
+
+    def _preface(self, data: bytes) -> int:
+        size = len(frames.PREFACE)
+        if data[:size] != frames.PREFACE[: len(data)]:
+            raise protocol_error("not an HTTP/2 preface")
+        return size if len(data) >= size else -1
+
+    # --- requests
+
+    def _headers(self, data: bytes, start: int, stop: int, flags: int, stream_id: int) -> int:
+        ids = self._ids
+        if flags & 0x2C == 4 and stream_id & 1 and ids.highest < stream_id <= ids.last_allowed:
+            template = self._seen.get(data[start:stop])
+            if template is not None and len(self.streams) < self._max_streams:
+                ids.count(stream_id)
+                self.quota -= 1
+                if not flags & 1 and len(data) - stop >= 9:
+                    word, flags, body_id = frames.HEADER.unpack_from(data, stop)
+                    size: int = word >> 8
+                    end = stop + 9 + size
+                    if (
+                        body_id == stream_id
+                        and flags == 1
+                        and not word & 0xFF
+                        and size <= template.inline
+                        and end <= len(data)
+                        and (template.length < 0 or template.length == size)
+                    ):
+                        self.receiver.count(size)
+                        self._start(ServerStream(self, stream_id, template, ended=True), data[stop + 9 : end])
+                        return end
+                    flags = 0
+                self._open_stream(ServerStream(self, stream_id, template, ended=flags & 1 == 1))
+                return stop
+        self._headers_frame(flags, stream_id, data[start:stop])
+        return stop
+
+    def _block(self, stream_id: int, flags: int, block: bytes) -> None:
+        fields = self.blocks.decode(block)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._trailers(stream, fields, flags)
+        elif self._ids.opens(stream_id):
+            self._ids.count(stream_id)
+            self.quota -= 1
+            if len(self.streams) >= self._max_streams:
+                self._reset_stream(stream_id, frames.REFUSED_STREAM)
+                return
+            template = self._template(stream_id, fields)
+            if template is not None:
+                if not self.blocks.decoder.overflow:
+                    self._templates.remember(block, template, self.blocks.decoder)
+                self._open_stream(ServerStream(self, stream_id, template, ended=flags & 1 == 1))
+
+    def _template(self, stream_id: int, fields: list[Field]) -> Template | None:
+        """Return what the fields ask for; reset the stream if that is nothing."""
+        try:
+            if self.blocks.decoder.overflow:
+                return self._oversized(fields)
+            head, length = self.rules.request(fields)
+            route = _NO_TUNNELS if head.method == b"CONNECT" else self.application.route(head)
+            return Template(head, route, length, self.limits)
+        except MalformedError:
+            self._reset_stream(stream_id, frames.PROTOCOL_ERROR)
+        except Exception:  # noqa: BLE001  # whatever the application raises ends this request alone
+            log.exception("the application could not route a request")
+            self._reset_stream(stream_id, frames.INTERNAL_ERROR)
+        return None
+
+    def _oversized(self, fields: list[Field]) -> Template:
+        """Return the template for a request whose fields were too large: only some of them are known."""
+        pseudo = {name: value for name, value in fields if name[:1] == b":"}
+        rest = tuple(field for field in fields if field[0][:1] != b":")
+        head = RequestHead(pseudo.get(b":method", b""), pseudo.get(b":path", b""), rest)
+        return Template(head, _HEAD_TOO_LARGE, -1, self.limits)
+
+    def _open_stream(self, stream: ServerStream) -> None:
+        """Begin a request whose head is complete."""
+        template = stream.template
+        if stream.ended:
+            if template.length > 0:
+                self._reset_stream(stream.stream_id, frames.PROTOCOL_ERROR)
+            else:
+                self._start(stream, b"")
+            return
+        self.streams[stream.stream_id] = stream
+        if not template.route.wants_body:
+            self._start(stream, b"")
+        elif template.length > template.max_body:
+            self._too_large(stream)
+        else:
+            stream.incoming = Incoming(template.length, self.now)
+            self._extend(stream)
+            if template.awaits_continue:
+                block = _CONTINUE.encoded_h2 or head_block(_CONTINUE)
+                self.sender.out.append(self.sender.header_frames(stream.stream_id, block, end_stream=False))
+
+    def _trailers(self, stream: ServerStream, fields: list[Field], flags: int) -> None:
+        if stream.ended:
+            raise PeerError(frames.STREAM_CLOSED, "HEADERS after the end of a stream")
+        try:
+            self.rules.trailers(fields)
+        except MalformedError:
+            flags = 0
+        if not flags & frames.END_STREAM:
+            self._refuse(stream, frames.PROTOCOL_ERROR)
+        elif self.blocks.decoder.overflow:
+            self._refuse(stream, frames.ENHANCE_YOUR_CALM)
+        else:
+            self._end_body(stream)
+
+    # --- bodies
+
+    def _deliver(self, stream: ServerStream, part: bytes, flow: int, *, end: bool) -> None:
+        if stream.ended:
+            raise PeerError(frames.STREAM_CLOSED, "DATA after the end of a stream")
+        incoming = stream.incoming
+        if incoming is None:
+            stream.ended = end
+            return
+        incoming.flow += flow
+        incoming.add(part, self.now)
+        receiver = self.receiver
+        receiver.buffered += len(part)
+        template = stream.template
+        if incoming.flow - incoming.credit > receiver.enforced_window:
+            self._refuse(stream, frames.FLOW_CONTROL_ERROR)
+        elif 0 <= template.length < incoming.size:
+            self._refuse(stream, frames.PROTOCOL_ERROR)
+        elif incoming.size > template.max_body:
+            stream.ended = end
+            self._too_large(stream)
+        elif receiver.buffered > self.limits.body_budget:
+            self._refuse(stream, frames.ENHANCE_YOUR_CALM)
+        elif end:
+            self._end_body(stream)
+        elif incoming.expected >= 0 or not 0 < template.prefix_size <= incoming.size or self._measure(stream, incoming):
+            self._extend(stream)
+
+    def _measure(self, stream: ServerStream, incoming: Incoming) -> bool:
+        """Ask the route how long the body will be; return True if it is wanted."""
+        template = stream.template
+        prefix = incoming.prefix(template.prefix_size)
+        incoming.expected = self.work.ask(stream, lambda: template.route.body_size(stream, prefix))
+        if incoming.expected < 0:
+            self._drop_body(stream)
+        elif incoming.expected > template.max_body:
+            self._too_large(stream)
+        else:
+            return True
+        return False
+
+    def _end_body(self, stream: ServerStream) -> None:
+        stream.ended = True
+        incoming = stream.incoming
+        if incoming is not None:
+            if stream.template.length not in (-1, incoming.size):
+                self._refuse(stream, frames.PROTOCOL_ERROR)
+                return
+            self._drop_body(stream)
+            self._start(stream, incoming.take())
+
+    def _drop_body(self, stream: ServerStream) -> None:
+        """Stop assembling; what still comes is discarded."""
+        if stream.incoming is not None:
+            self.receiver.buffered -= stream.incoming.size
+            stream.incoming = None
+
+    def _too_large(self, stream: ServerStream) -> None:
+        self._drop_body(stream)
+        route, limit = stream.template.route, stream.template.max_body
+        self.work.ask(stream, lambda: route.too_large(stream, limit))
+
+    def _stray_data(self, stream_id: int) -> None:
+        self._ids.check_data(stream_id)
+
+    def _is_idle(self, stream_id: int) -> bool:
+        return self._ids.is_idle(stream_id)
+
+    # --- the end of streams
+
+    def _start(self, stream: ServerStream, body: bytes) -> None:
+        self.streams[stream.stream_id] = stream
+        self.work.start(stream, body)
+
+    def finished(self, stream: ServerStream) -> None:
+        """The reply is in the output. A client that is still sending is told to stop: its stream is over."""
+        self.streams.pop(stream.stream_id, None)
+        self._drop_body(stream)
+        if not stream.ended:
+            self._reset_stream(stream.stream_id, frames.NO_ERROR)
+
+    def _sent(self, stream: ServerStream) -> None:
+        self.finished(stream)
+        if self.work.waiting:
+            self.work.resume()
+
+    def _reset_stream(self, stream_id: int, code: int) -> None:
+        self._ids.note_reset(stream_id, self._clock())
+        self._answer(frames.rst_stream(stream_id, code))
+
+    def _refuse(self, stream: ServerStream, code: int) -> None:
+        self._reset_stream(stream.stream_id, code)
+        self._reset(stream, code)
+
+    def _reset(self, stream: ServerStream, code: int) -> None:
+        self.streams.pop(stream.stream_id, None)
+        self.work.waiting.pop(stream.stream_id, None)
+        self._drop_body(stream)
+        self.sender.drop(stream)
+        stream.cancel()
+
+    def _broken(self, stream: ServerStream) -> None:
+        """The route of a request raised: that request is over."""
+        if not stream.answered:
+            self.work.ended()
+            stream.answered = True
+        if stream.stream_id in self.streams and stream.outgoing is None:
+            self._refuse(stream, frames.INTERNAL_ERROR)
+
+    def _abandon(self, reason: str) -> None:
+        for stream in list(self.streams.values()):
+            self._reset(stream, frames.CANCEL)
+
+    def _last_started(self) -> int:
+        return self._ids.highest
+
+    # --- time
+
+    def _due(self, now: float) -> float:
+        waits = [NEVER]
+        if self._drain_until <= now:
+            self._accept_no_more()
+        waits.append(self._drain_until)
+        before = now - self.limits.body_progress_timeout_s
+        for stream in list(self.streams.values()):
+            if stream.incoming is not None:
+                if stream.incoming.moved_at <= before:
+                    self._refuse(stream, frames.CANCEL)
+                else:
+                    waits.append(stream.incoming.moved_at + self.limits.body_progress_timeout_s)
+        if self.streams or self._ids.highest != self._seen_highest:
+            self._busy_at = now
+            self._seen_highest = self._ids.highest
+        idle_at = self._busy_at + self.limits.idle_timeout_s
+        if idle_at <= now and not self._leaving:
+            self._accept_no_more()
+        return min(*waits, idle_at)

@@ -1,0 +1,131 @@
+"""The server's streams: one exchange each, made from a template that its header block came to."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from servable.transport.exchange import Exchange, Field, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.http2 import frames
+from servable.transport.http2.hpack import encode_block, encode_integer
+from servable.transport.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servable.transport.http2.connection import ServerConnection
+    from servable.transport.http2.receiving import Incoming
+    from servable.transport.http2.sending import Outgoing
+
+log = logging.getLogger("servable.transport")
+
+_NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_WITHOUT_BODY = frozenset((204, 304))
+_CONTENT_LENGTH = b"\x0f\x0d"
+
+
+class Template:
+    """What a header block means: all that is the same for every request with these bytes."""
+
+    __slots__ = ("awaits_continue", "head", "inline", "length", "max_body", "prefix_size", "route")
+
+    def __init__(self, head: RequestHead, route: Route, length: int, limits: Limits) -> None:
+        self.head = head
+        self.route = route
+        self.length = length
+        """The content length, or -1."""
+        self.max_body = limits.max_body if route.max_body is None else route.max_body
+        self.prefix_size = route.prefix_size
+        self.awaits_continue = (head.get(b"expect") or b"").lower() == b"100-continue" and not (
+            head.get(b"content-type") or b""
+        ).startswith(b"application/grpc")
+        self.inline = min(self.max_body, limits.initial_window, limits.max_frame) if route.wants_body else -1
+        """The longest body that may be handed over straight from the frame behind the header block."""
+
+
+class ServerStream(Exchange):
+    """A request of a client, and the way its reply takes."""
+
+    __slots__ = ("answered", "connection", "credit", "ended", "incoming", "outgoing", "stream_id", "template")
+
+    def __init__(self, connection: ServerConnection, stream_id: int, template: Template, *, ended: bool) -> None:
+        self.head = template.head
+        self.peer = connection.peer
+        self.arrived = connection.now
+        self.cancelled = False
+        self.on_cancel: Callable[[], None] | None = None
+        self.connection = connection
+        self.stream_id = stream_id
+        self.template = template
+        self.answered = False
+        self.ended = ended
+        """The client has sent everything."""
+        self.credit = 0
+        self.incoming: Incoming | None = None
+        self.outgoing: Outgoing | None = None
+
+    def respond(self, head: ReplyHead, body: bytes | memoryview = b"", trailers: Trailers | None = None) -> None:
+        """Send the whole reply, or end the work on a cancelled request. ``body`` must not change any more."""
+        if self.answered:
+            if self.cancelled:
+                return
+            raise RuntimeError("an exchange is answered once")
+        self.answered = True
+        connection = self.connection
+        if not self.cancelled:
+            if isinstance(body, memoryview) and body.itemsize != 1:
+                body = body.cast("B")
+            sender = connection.sender
+            block = head.encoded_h2 or head_block(head)
+            if trailers is None:
+                whole = self._send_plain(head.status, block, body)
+            else:
+                stream_id = self.stream_id
+                tail = trailers.encoded_h2 or trailers_block(trailers)
+                whole = sender.send(
+                    self,
+                    sender.header_frames(stream_id, block, end_stream=False),
+                    body,
+                    frames.headers(stream_id, tail, sender.max_frame, end_stream=True),
+                )
+            if whole:
+                connection.finished(self)
+            if not connection.in_turn:
+                sender.schedule()
+        connection.work.ended()
+
+    def cancel(self) -> None:
+        """The client no longer waits: tell the one who works for it, once."""
+        self.cancelled = True
+        on_cancel, self.on_cancel = self.on_cancel, None
+        if on_cancel is not None and not self.answered:
+            try:
+                on_cancel()
+            except Exception:
+                log.exception("a callback on cancellation failed")
+
+    def _send_plain(self, status: int, block: bytes, body: bytes | memoryview) -> bool:
+        """Send a reply without trailers, the way of ordinary HTTP."""
+        sender = self.connection.sender
+        size = len(body)
+        if size and status not in _WITHOUT_BODY:
+            length = b"%d" % size
+            block = b"".join((block, _CONTENT_LENGTH, encode_integer(len(length), 0x7F, 0), length))
+        if not size or status in _WITHOUT_BODY or self.head.method == b"HEAD":
+            head = sender.header_frames(self.stream_id, block, end_stream=True)
+            return sender.send(self, head, b"", b"")
+        return sender.send(self, sender.header_frames(self.stream_id, block, end_stream=False), body, b"")
+
+
+def head_block(head: ReplyHead) -> bytes:
+    """Return the encoded head, and keep it there."""
+    fields: list[Field] = [(b":status", b"%d" % head.status)]
+    fields += (field for field in head.fields if field[0] not in _NOT_SENT)
+    head.encoded_h2 = block = encode_block(fields)
+    return block
+
+
+def trailers_block(trailers: Trailers) -> bytes:
+    """Return the encoded trailers, and keep them there."""
+    trailers.encoded_h2 = block = encode_block(trailers.fields)
+    return block
