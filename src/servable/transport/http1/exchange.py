@@ -1,0 +1,84 @@
+"""A request on an HTTP/1.1 connection: the application's view of the connection, and the connection's of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from servable.transport.exchange import Exchange, ReplyHead
+
+if TYPE_CHECKING:
+    from servable.transport.exchange import Trailers
+    from servable.transport.http1.reception import Known
+    from servable.transport.http1.server import Http1Connection
+
+logger = logging.getLogger("servable.transport")
+
+INTERNAL_ERROR = ReplyHead(500, ((b"content-type", b"text/plain; charset=utf-8"),))
+
+
+class Http1Exchange(Exchange):
+    """A request and its route. No exception of the application leaves ``handle``, ``too_large`` or ``body_size``."""
+
+    __slots__ = ("_connection", "known")
+
+    def __init__(self, connection: Http1Connection, known: Known, arrived: float) -> None:
+        self.head = known.facts.head
+        self.peer = connection.peer
+        self.arrived = arrived
+        self.cancelled = False
+        self.on_cancel = None
+        self.known = known
+        self._connection: Http1Connection | None = connection
+
+    def respond(self, head: ReplyHead, body: bytes | memoryview = b"", trailers: Trailers | None = None) -> None:
+        """Send the whole reply. ``trailers`` are dropped."""
+        connection = self._connection
+        if connection is not None:
+            connection.reply(self.known.facts, head, body)
+            self._connection = None
+        elif not self.cancelled:
+            raise RuntimeError("this exchange was answered before")
+
+    def give_up(self) -> None:
+        """Part from the connection, which answers the request itself."""
+        self._connection = None
+
+    def cancel(self) -> None:
+        """Tell the application that the client went away."""
+        self._connection = None
+        self.cancelled = True
+        if self.on_cancel is not None:
+            try:
+                self.on_cancel()
+            except Exception:
+                logger.exception("on_cancel failed for %r", self.head)
+
+    def handle(self, body: bytes) -> None:
+        """Give the request to its route."""
+        try:
+            self.known.route.handle(self, body)
+        except Exception:
+            logger.exception("the application failed on %r", self.head)
+            self._fail()
+
+    def too_large(self) -> None:
+        """Have the route answer a body above the limit."""
+        try:
+            self.known.route.too_large(self, self.known.limit)
+        except Exception:
+            logger.exception("the application failed on %r", self.head)
+            self._fail()
+
+    def body_size(self, prefix: bytes) -> int:
+        """Ask the route for the body's length; -1 if the body is not wanted."""
+        try:
+            return self.known.route.body_size(self, prefix)
+        except Exception:
+            logger.exception("the application failed on %r", self.head)
+            self._fail()
+            return -1
+
+    def _fail(self) -> None:
+        if self._connection is not None:
+            self.respond(INTERNAL_ERROR, b"internal error\n")
