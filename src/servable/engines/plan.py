@@ -11,7 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from servable.core.errors import failed_precondition
+from servable.engines.artifact import artifact_of_file, find_artifact
 from servable.engines.base import CHILD, ENGINES, Artifact, EngineOptions, Model, engine_class
+
+__all__ = ["Choice", "artifact_of_file", "choose", "cpu_threads", "find_artifact", "load"]
 
 EXTRAS = {"tensorflow": "servable[tensorflow]"}
 """Engine -> what to install to have it. Those not named here come with the plain install."""
