@@ -14,7 +14,7 @@ import numpy as np
 
 from servable.core.errors import invalid_argument
 from servable.core.signatures import Signature, TensorSpec
-from servable.core.tensors import FLOAT32, STRING, Array
+from servable.core.tensors import FLOAT32, STRING, Array, DType
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
 
 ANY = Signature(
@@ -24,7 +24,13 @@ ANY = Signature(
     "some/method",
     {"x": np.array([1.5, 2.5], np.float32), "s": np.array([b"a", b""], dtype=object)},
 )
-OTHER = Signature("other", {"s": TensorSpec("s", STRING, ())}, {}, defaults={"x": np.array(7, np.int8)})
+RESOURCE = DType("resource", np.dtype("V"), 0)
+OTHER = Signature(
+    "other",
+    {"s": TensorSpec("s", STRING, ())},
+    {"r": TensorSpec("r", RESOURCE, ())},
+    defaults={"x": np.array(7, np.int8)},
+)
 
 
 class EchoModel(Model):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from servable.core.signatures import Signature, TensorSpec
-from servable.core.tensors import DTYPES_BY_NAME
+from servable.core.tensors import DTYPES_BY_NAME, DType
 from servable.engines.child_memory import Arena
 from servable.engines.child_messages import SignatureForm, SpecForm
 
@@ -52,4 +54,9 @@ def _forms(specs: Mapping[str, TensorSpec]) -> list[SpecForm]:
 
 
 def _specs(forms: Iterable[SpecForm]) -> dict[str, TensorSpec]:
-    return {form.name: TensorSpec(form.name, DTYPES_BY_NAME[form.dtype], form.shape, form.node) for form in forms}
+    return {form.name: TensorSpec(form.name, _dtype(form.dtype), form.shape, form.node) for form in forms}
+
+
+def _dtype(name: str) -> DType:
+    """Return the element type; one that no tensor has (a resource) is known by its name alone."""
+    return DTYPES_BY_NAME.get(name) or DType(name, np.dtype("V"), 0)
