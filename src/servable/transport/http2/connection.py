@@ -6,7 +6,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
-from servable.transport.exchange import Application, Exchange, Field, Peer, ReplyHead, RequestHead, Route
+from servable.transport.exchange import Application, Field, Peer, RequestHead
 from servable.transport.http2 import frames
 from servable.transport.http2.blocks import BlockCache
 from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
@@ -14,32 +14,12 @@ from servable.transport.http2.framing import FramedConnection, log
 from servable.transport.http2.ids import StreamIds
 from servable.transport.http2.lifetime import NEVER
 from servable.transport.http2.receiving import Incoming
+from servable.transport.http2.refusals import CONTINUE, HEAD_TOO_LARGE, NO_TUNNELS
 from servable.transport.http2.streams import ServerStream, Template, head_block
 from servable.transport.http2.work import Work
 from servable.transport.limits import Limits
 
 _DRAIN_PING = b"draining"
-
-_CONTINUE = ReplyHead(100)
-_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
-
-
-class _Refusal(Route):
-    """A route for requests that never reach the application."""
-
-    __slots__ = ("_reply", "_text")
-    wants_body = False
-
-    def __init__(self, status: int, text: bytes) -> None:
-        self._reply = ReplyHead(status, _TEXT)
-        self._text = text
-
-    def handle(self, exchange: Exchange, body: bytes) -> None:
-        exchange.respond(self._reply, self._text)
-
-
-_NO_TUNNELS = _Refusal(501, b"this server opens no tunnels\n")
-_HEAD_TOO_LARGE = _Refusal(431, b"the request's header fields are too large\n")
 
 
 class ServerConnection(FramedConnection[ServerStream]):
@@ -54,6 +34,7 @@ class ServerConnection(FramedConnection[ServerStream]):
         "_seen",
         "_seen_highest",
         "_templates",
+        "_unended",
         "application",
         "peer",
         "work",
@@ -79,6 +60,8 @@ class ServerConnection(FramedConnection[ServerStream]):
         self._max_streams = limits.max_concurrent_streams
         self._leaving = False
         self._drain_until = NEVER
+        self._unended: list[ServerStream] = []
+        """Streams answered during this input whose client has not ended them yet: its end may be in the same read."""
         self._busy_at = self.now
         self._seen_highest = 0
 
@@ -202,7 +185,7 @@ class ServerConnection(FramedConnection[ServerStream]):
             if self.blocks.decoder.overflow:
                 return self._oversized(fields)
             head, length = self.rules.request(fields)
-            route = _NO_TUNNELS if head.method == b"CONNECT" else self.application.route(head)
+            route = NO_TUNNELS if head.method == b"CONNECT" else self.application.route(head)
             return Template(head, route, length, self.limits)
         except MalformedError:
             self._reset_stream(stream_id, frames.PROTOCOL_ERROR)
@@ -216,7 +199,7 @@ class ServerConnection(FramedConnection[ServerStream]):
         pseudo = {name: value for name, value in fields if name[:1] == b":"}
         rest = tuple(field for field in fields if field[0][:1] != b":")
         head = RequestHead(pseudo.get(b":method", b""), pseudo.get(b":path", b""), rest)
-        return Template(head, _HEAD_TOO_LARGE, -1, self.limits)
+        return Template(head, HEAD_TOO_LARGE, -1, self.limits)
 
     def _open_stream(self, stream: ServerStream) -> None:
         """Begin a request whose head is complete."""
@@ -236,7 +219,7 @@ class ServerConnection(FramedConnection[ServerStream]):
             stream.incoming = Incoming(template.length, self.now)
             self._extend(stream)
             if template.awaits_continue:
-                block = _CONTINUE.encoded_h2 or head_block(_CONTINUE)
+                block = CONTINUE.encoded_h2 or head_block(CONTINUE)
                 self.sender.out.append(self.sender.header_frames(stream.stream_id, block, end_stream=False))
 
     def _trailers(self, stream: ServerStream, fields: list[Field], flags: int) -> None:
@@ -260,7 +243,8 @@ class ServerConnection(FramedConnection[ServerStream]):
             raise PeerError(frames.STREAM_CLOSED, "DATA after the end of a stream")
         incoming = stream.incoming
         if incoming is None:
-            stream.ended = end
+            if end:
+                self._ended_unread(stream)
             return
         incoming.flow += flow
         incoming.add(part, self.now)
@@ -294,10 +278,17 @@ class ServerConnection(FramedConnection[ServerStream]):
             return True
         return False
 
-    def _end_body(self, stream: ServerStream) -> None:
+    def _ended_unread(self, stream: ServerStream) -> None:
         stream.ended = True
+        if stream.answered and stream.outgoing is None:
+            del self.streams[stream.stream_id]
+
+    def _end_body(self, stream: ServerStream) -> None:
         incoming = stream.incoming
-        if incoming is not None:
+        if incoming is None:
+            self._ended_unread(stream)
+        else:
+            stream.ended = True
             if stream.template.length not in (-1, incoming.size):
                 self._refuse(stream, frames.PROTOCOL_ERROR)
                 return
@@ -328,14 +319,31 @@ class ServerConnection(FramedConnection[ServerStream]):
         self.work.start(stream, body)
 
     def finished(self, stream: ServerStream) -> None:
-        """The reply is in the output. A client that is still sending is told to stop: its stream is over."""
-        self.streams.pop(stream.stream_id, None)
+        """The reply is in the output; the stream is over, if need be as soon as this input has been read."""
+        if stream.ended:
+            del self.streams[stream.stream_id]
+        elif self.in_turn:
+            self._unended.append(stream)
+        else:
+            self._stop_upload(stream)
+
+    def _stop_upload(self, stream: ServerStream) -> None:
+        """Tell a client that still sends what nobody reads to stop. Any other code would cost gRPC its status."""
+        del self.streams[stream.stream_id]
         self._drop_body(stream)
-        if not stream.ended:
-            self._reset_stream(stream.stream_id, frames.NO_ERROR)
+        self._reset_stream(stream.stream_id, frames.NO_ERROR)
+
+    def _input_ends(self) -> None:
+        for stream in self._unended:
+            if stream.stream_id in self.streams:
+                self._stop_upload(stream)
+        self._unended.clear()
 
     def _sent(self, stream: ServerStream) -> None:
-        self.finished(stream)
+        if stream.ended:
+            del self.streams[stream.stream_id]
+        else:
+            self._stop_upload(stream)
         if self.work.waiting:
             self.work.resume()
 
@@ -357,9 +365,8 @@ class ServerConnection(FramedConnection[ServerStream]):
     def _broken(self, stream: ServerStream) -> None:
         """The route of a request raised: that request is over."""
         if not stream.answered:
-            self.work.ended()
             stream.answered = True
-        if stream.stream_id in self.streams and stream.outgoing is None:
+            self.work.ended()
             self._refuse(stream, frames.INTERNAL_ERROR)
 
     def _abandon(self, reason: str) -> None:

@@ -92,6 +92,10 @@ class FramedConnection(Lifetime[S], Generic[S]):
     def _ponged(self, payload: bytes) -> None:
         """A PING of ours came back."""
 
+    @abstractmethod
+    def _input_ends(self) -> None:
+        """What was read has been processed; its results are about to be written."""
+
     def data_received(self, data: bytes) -> None:
         """Process what arrived; everything it brings about leaves in one write."""
         if self.closing:
@@ -113,6 +117,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         self.quota = self.limits.requests_per_turn
         try:
             position = self._consume(data)
+            self._input_ends()
             if position < len(data):
                 self._hold(data, position)
             returned = self.receiver.return_window(eager=bool(self.sender.out))
