@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Field = tuple[bytes, bytes]
 
@@ -151,6 +151,17 @@ class Application(Protocol):
 
     def route(self, head: RequestHead) -> Route:
         """Choose by the head alone."""
+
+
+@runtime_checkable
+class AnswersOversizedHeads(Protocol):
+    """What an application may do besides: answer heads above the limit in its own words. Without it they get 431."""
+
+    def oversized(self, head: RequestHead, size: int, limit: int) -> Route:
+        """Choose for a head whose fields came to ``size`` bytes. Those beyond the limit are missing from ``head``.
+
+        The route's ``handle`` is called at once, whatever its ``wants_body``, with an empty body.
+        """
 
 
 _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)

@@ -318,15 +318,7 @@ class ClientConnection(FramedConnection[ClientStream]):
     # --- what a client need not know
 
     def _greeting(self) -> bytes:
-        limits = self.limits
-        settings = (
-            (frames.ENABLE_PUSH, 0),
-            (frames.INITIAL_WINDOW_SIZE, limits.initial_window),
-            (frames.MAX_FRAME_SIZE, limits.max_frame),
-            (frames.MAX_HEADER_LIST_SIZE, limits.max_header_list),
-        )
-        window = frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW)
-        return frames.PREFACE + frames.settings(settings) + window
+        return frames.PREFACE + self._hello((frames.ENABLE_PUSH, 0))
 
     def _preface(self, data: bytes) -> int:
         return 0

@@ -6,7 +6,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
-from servable.transport.exchange import Application, Field, Peer, RequestHead
+from servable.transport.exchange import AnswersOversizedHeads, Application, Field, Peer, RequestHead, Route
 from servable.transport.http2 import frames
 from servable.transport.http2.blocks import BlockCache
 from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
@@ -115,16 +115,7 @@ class ServerConnection(FramedConnection[ServerStream]):
     # --- the start
 
     def _greeting(self) -> bytes:
-        limits = self.limits
-        settings = frames.settings(
-            (
-                (frames.MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams),
-                (frames.INITIAL_WINDOW_SIZE, limits.initial_window),
-                (frames.MAX_FRAME_SIZE, limits.max_frame),
-                (frames.MAX_HEADER_LIST_SIZE, limits.max_header_list),
-            )
-        )
-        return settings + frames.window_update(0, limits.connection_window - frames.DEFAULT_WINDOW)
+        return self._hello((frames.MAX_CONCURRENT_STREAMS, self.limits.max_concurrent_streams))
 
     def _preface(self, data: bytes) -> int:
         size = len(frames.PREFACE)
@@ -199,7 +190,10 @@ class ServerConnection(FramedConnection[ServerStream]):
         pseudo = {name: value for name, value in fields if name[:1] == b":"}
         rest = tuple(field for field in fields if field[0][:1] != b":")
         head = RequestHead(pseudo.get(b":method", b""), pseudo.get(b":path", b""), rest)
-        return Template(head, HEAD_TOO_LARGE, -1, self.limits)
+        route: Route = HEAD_TOO_LARGE
+        if isinstance(self.application, AnswersOversizedHeads):
+            route = self.application.oversized(head, self.blocks.decoder.list_size, self.limits.max_header_list)
+        return Template(head, route, -1, self.limits, oversized=True)
 
     def _open_stream(self, stream: ServerStream) -> None:
         """Begin a request whose head is complete."""
@@ -211,7 +205,7 @@ class ServerConnection(FramedConnection[ServerStream]):
                 self._start(stream, b"")
             return
         self.streams[stream.stream_id] = stream
-        if not template.route.wants_body:
+        if not template.wants_body:
             self._start(stream, b"")
         elif template.length > template.max_body:
             self._too_large(stream)

@@ -177,6 +177,18 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
         if self.transport is not None:
             self.transport.abort()
 
+    def _hello(self, own: tuple[int, int]) -> bytes:
+        """Return SETTINGS, with one entry that only this role sends, and the connection's window."""
+        limits = self.limits
+        settings = (
+            own,
+            (frames.INITIAL_WINDOW_SIZE, limits.initial_window),
+            (frames.MAX_FRAME_SIZE, limits.max_frame),
+            (frames.MAX_HEADER_LIST_SIZE, limits.max_header_list),
+        )
+        more = limits.connection_window - frames.DEFAULT_WINDOW
+        return frames.settings(settings) + (frames.window_update(0, more) if more > 0 else b"")
+
     # --- back-pressure
 
     def _stop_reading(self, reason: int) -> None:

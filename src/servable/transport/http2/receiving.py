@@ -53,7 +53,7 @@ class Receiver:
     __slots__ = ("_advertised", "_window", "buffered", "enforced_window", "unreturned")
 
     def __init__(self, connection_window: int, initial_window: int) -> None:
-        self._window = connection_window
+        self._window = max(connection_window, frames.DEFAULT_WINDOW)
         self._advertised = initial_window
         self.enforced_window = max(initial_window, frames.DEFAULT_WINDOW)
         """The stream window a peer may use: until it has seen our SETTINGS, at least the default."""

@@ -27,9 +27,11 @@ _CONTENT_LENGTH = b"\x0f\x0d"
 class Template:
     """What a header block means: all that is the same for every request with these bytes."""
 
-    __slots__ = ("awaits_continue", "head", "inline", "length", "max_body", "prefix_size", "route")
+    __slots__ = ("awaits_continue", "head", "inline", "length", "max_body", "prefix_size", "route", "wants_body")
 
-    def __init__(self, head: RequestHead, route: Route, length: int, limits: Limits) -> None:
+    def __init__(
+        self, head: RequestHead, route: Route, length: int, limits: Limits, *, oversized: bool = False
+    ) -> None:
         self.head = head
         self.route = route
         self.length = length
@@ -39,7 +41,8 @@ class Template:
         self.awaits_continue = (head.get(b"expect") or b"").lower() == b"100-continue" and not (
             head.get(b"content-type") or b""
         ).startswith(b"application/grpc")
-        self.inline = min(self.max_body, limits.initial_window, limits.max_frame) if route.wants_body else -1
+        self.wants_body = route.wants_body and not oversized
+        self.inline = min(self.max_body, limits.initial_window, limits.max_frame) if self.wants_body else -1
         """The longest body that may be handed over straight from the frame behind the header block."""
 
 
