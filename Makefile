@@ -1,23 +1,64 @@
 # What a person types. CI calls the same targets.
 PYTHON ?= python3.11
-VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+BIN := .venv/bin
 PLAIN := .venv-plain
+PIP := -m pip install -q --disable-pip-version-check
+DEMO_MODELS ?= build/demo-models
 
-.PHONY: demo test test-plain lint fix protos bench soak clean help
+.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client bench soak clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-$(VENV)/.core: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -e '.[zoo]'
+demo: .venv/.core ## set up, build the small examples, serve them, call them (DEMO_ONCE=1 ends by itself)
+	$(BIN)/python examples/quickstart/demo.py $(DEMO_MODELS)
+
+test: .venv/.complete ## set up, then run every test
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-plain: $(PLAIN)/.complete ## the same in an environment without TensorFlow, where the plain install must do
+	$(PLAIN)/bin/python -m pytest --plain $(PYTEST)
+
+lint: .venv/.complete ## formatting, style, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: .venv/.complete ## mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: .venv/.complete ## compile the message definitions
+	$(BIN)/python -m servable.protos.compile
+
+sync-client: .venv/.complete ## generate the synchronous client from the asynchronous one
+	$(BIN)/python -m servable.client.generate
+
+bench: .venv/.complete ## measure this machine and write docs/benchmarks
+	$(BIN)/python bench/run.py $(BENCH)
+
+soak: .venv/.complete ## 10 000 requests must leave memory as it was
+	$(BIN)/python bench/soak.py
+
+conformance-tools: ## install the foreign clients that tests/conformance drives (needs root for the first line)
+	command -v h2load wrk nghttp curl >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client wrk curl; }
+	cd tests/conformance/node && npm install --silent --no-audit --no-fund
+
+.venv/.core: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python $(PIP) -e '.[zoo]'
 	touch $@
 
-# tensorflow-serving-api asks for the large TensorFlow package: take it alone.
-$(STAMP): $(VENV)/.core
-	$(BIN)/pip install -q -e '.[tensorflow,zoo,test]'
-	$(BIN)/pip install -q --no-deps tensorflow-serving-api
+# tensorflow-serving-api asks for the large TensorFlow package by name: take it without its dependencies.
+.venv/.complete: .venv/.core
+	$(BIN)/python $(PIP) -e '.[tensorflow,zoo,test]'
+	$(BIN)/python $(PIP) --no-deps tensorflow-serving-api
 	touch $@
+
+$(PLAIN)/.complete: pyproject.toml
+	test -x $(PLAIN)/bin/python || $(PYTHON) -m venv $(PLAIN)
+	$(PLAIN)/bin/python $(PIP) -e '.[zoo,test]'
+	touch $@
+
+clean: ## remove what the other targets made
+	rm -rf .venv $(PLAIN) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

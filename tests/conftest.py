@@ -1,8 +1,40 @@
-"""Shared by all tests."""
+"""Shared by all tests: the plain mode, the rule that conformance may not be skipped in CI, and a watch on the loop."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--plain", action="store_true", help="prove the plain install: TensorFlow must not be there")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--plain") and importlib.util.find_spec("tensorflow") is not None:
+        raise pytest.UsageError("--plain wants an environment without TensorFlow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if importlib.util.find_spec("tensorflow") is not None:
+        return
+    for item in items:
+        if item.get_closest_marker("tensorflow"):
+            item.add_marker(pytest.mark.skip(reason="TensorFlow is not installed: pip install 'servable[tensorflow]'"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    outcome = yield
+    report = outcome.get_result()
+    required = os.environ.get("SERVABLE_CONFORMANCE") == "required"
+    if required and report.skipped and "tests/conformance" in item.nodeid and not item.config.getoption("--plain"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but here nothing under tests/conformance may be: {report.longrepr}"

@@ -1,1 +1,32 @@
 """Servable takes a trained model and makes it a fast, verified, measured service."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from servable.app import Server
+    from servable.client import AsyncClient, Client, Prediction
+    from servable.core.errors import Code, ServingError
+    from servable.settings import ServeSettings
+
+__all__ = ["AsyncClient", "Client", "Code", "Prediction", "ServeSettings", "Server", "ServingError"]
+
+_HOMES = {
+    "AsyncClient": "servable.client",
+    "Client": "servable.client",
+    "Code": "servable.core.errors",
+    "Prediction": "servable.client",
+    "ServeSettings": "servable.settings",
+    "Server": "servable.app",
+    "ServingError": "servable.core.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used: a client need not load the server."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'servable' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

@@ -94,6 +94,11 @@ class Listener:
         return self._address
 
     @property
+    def protocols(self) -> frozenset[str]:
+        """What the port speaks: ``h1``, ``h2`` or both."""
+        return self._protocols
+
+    @property
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._connections)

@@ -1,0 +1,162 @@
+"""The composition root: builds one server from settings, runs it, and takes it down without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import Callable, Iterator
+
+from servable.core.errors import ServingError, invalid_argument
+from servable.core.status import VersionStatus
+from servable.lifecycle.config import ModelConfig
+from servable.lifecycle.manager import LoadedVersion, Manager
+from servable.lifecycle.warmup import warm_up
+from servable.listeners.grpc import GrpcApplication
+from servable.listeners.http import HttpApplication
+from servable.listeners.ports import PortApplication
+from servable.observe.metrics import Metrics
+from servable.serving.inference import Executor, Inference
+from servable.settings import DEFAULT_LISTEN, ServeSettings
+from servable.transport.listen import Address, Listener
+
+log = logging.getLogger("servable.app")
+
+EVERY_WIRE = frozenset({"h1", "h2"})
+
+
+class Server:
+    """One model server on the running event loop.
+
+    ``await start()`` opens the ports and begins to load; ``await ready()`` waits for the models; ``await stop()``
+    drains. Models may come and go in between.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.configs: list[ModelConfig] = []
+        self.listeners: list[Listener] = []
+        self._loop = asyncio.get_running_loop()
+        self.metrics = Metrics(self._statuses, self._is_configured)
+        self.manager = Manager(
+            settings.manager_options(), prepare=self._prepare, retire=Inference.retire, loop=self._loop
+        )
+        self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
+        self._names: frozenset[str] = frozenset()
+        self._stopping = False
+
+    def _prepare(self, loaded: LoadedVersion) -> Executor:
+        """Warm a version up, in its loader thread, before it becomes available."""
+        profiles = warm_up(loaded.model, self.settings.warmup_options())
+        for name, profile in profiles.items():
+            log.debug("%s/%s %s: %s; %s", loaded.name, loaded.version, name, profile.reason, profile.costs)
+        return self.inference.prepare(loaded, profiles)
+
+    def _is_configured(self, name: str) -> bool:
+        return name in self._names
+
+    def _statuses(self) -> Iterator[tuple[str, VersionStatus]]:
+        for name in self.manager.models():
+            for status in self.statuses_of(name):
+                yield name, status
+
+    def statuses_of(self, name: str) -> list[VersionStatus]:
+        """Return what is known of a model's versions, newest first; nothing if none was seen yet."""
+        try:
+            return self.manager.statuses(name)
+        except ServingError:
+            return []
+
+    def is_ready(self) -> bool:
+        """Return whether every configured model is loaded and warm, and the server is not going down."""
+        return not self._stopping and self.manager.ready()
+
+    async def start(self) -> None:
+        """Read the model configuration, open the ports, begin to load. Fails as a whole or not at all."""
+        self.configs = self.settings.model_configs()
+        self._names = frozenset(config.name for config in self.configs)
+        grpc = GrpcApplication(self.inference, self.manager, self.metrics.meter("grpc"))
+        http = HttpApplication(
+            self.inference,
+            self.manager,
+            self.metrics.meter("rest"),
+            self.is_ready,
+            self.metrics.exposition,
+            self.settings.rest_options(),
+        )
+        try:
+            for text, wires in listen_addresses(self.settings):
+                application = PortApplication(
+                    grpc if "h2" in wires else None, http if wires == EVERY_WIRE or "h1" in wires else None
+                )
+                listener = Listener(Address.parse(text), application, self.settings.limits(), protocols=wires)
+                await listener.start()
+                self.listeners.append(listener)
+        except BaseException:
+            await self._close_listeners(0.0)
+            raise
+        self.manager.apply(self.configs)
+        await self.manager.start()
+        # What start-up made lives as long as the server; collecting it again and again would stall the loop.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+
+    async def ready(self) -> bool:
+        """Wait until every model is available or has failed; return whether all are available."""
+        timeout_s = self.settings.startup_timeout_s or None
+        return await self.manager.wait_ready(timeout_s)
+
+    async def stop(self) -> None:
+        """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
+        self._stopping = True
+        await self._close_listeners(self.settings.drain_timeout_s)
+        await self.manager.stop()
+
+    async def _close_listeners(self, timeout_s: float) -> None:
+        for listener in self.listeners:
+            listener.stop_accepting()
+        await asyncio.gather(*(listener.drain(timeout_s) for listener in self.listeners))
+        self.listeners.clear()
+
+    async def run(self, on_ready: Callable[[Server, bool], None]) -> bool:
+        """Serve until SIGTERM or SIGINT. Returns false if no model could be loaded at start."""
+        ended = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, ended.set)
+        await self.start()
+        try:
+            waiting = asyncio.ensure_future(self.ready())
+            stopped = asyncio.ensure_future(ended.wait())
+            await asyncio.wait({waiting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                complete = waiting.result()
+                on_ready(self, complete)
+                if not complete and not self.manager.loaded():
+                    return False
+                await stopped
+            else:
+                waiting.cancel()
+            log.info("stopping: answering requests in work for at most %g s", self.settings.drain_timeout_s)
+        finally:
+            await self.stop()
+        return True
+
+
+def listen_addresses(settings: ServeSettings) -> list[tuple[str, frozenset[str]]]:
+    """Return where to listen and which protocols each address speaks (design: ports and trust)."""
+    named_ports = (settings.port, settings.rest_api_port)
+    addresses: dict[str, frozenset[str]] = dict.fromkeys(settings.listen, EVERY_WIRE)
+    if settings.grpc_socket_path:
+        addresses[f"unix:{settings.grpc_socket_path}"] = frozenset({"h2"})
+    for port, wires in zip(named_ports, (frozenset({"h2"}), frozenset({"h1"})), strict=True):
+        if port is None or port == 0:
+            continue
+        address = f"{settings.host}:{port}"
+        addresses[address] = addresses.get(address, frozenset()) | wires
+    if not addresses:
+        if named_ports != (None, None):
+            raise invalid_argument("every port is off: give --port, --rest_api_port, --grpc_socket_path or --listen")
+        return [(address, EVERY_WIRE) for address in DEFAULT_LISTEN]
+    return list(addresses.items())

@@ -1,0 +1,69 @@
+"""The command line. A subcommand's module is imported when it is called, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+COMMANDS = {
+    "serve": ("servable.cli.serve", "serve models over gRPC and REST"),
+    "inspect": ("servable.cli.inspect", "show the signatures of an artifact or a served model"),
+    "predict": ("servable.cli.predict", "call an artifact or a served model"),
+    "status": ("servable.cli.status", "show what a running server has loaded"),
+    "example": ("servable.cli.example", "list and build the example models"),
+}
+"""Name -> module and summary. A module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``."""
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; only the named command's own arguments are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="servable",
+        description="Takes a trained model and makes it a fast, verified, measured service.",
+        epilog="exit codes: 0 done, 1 failed, 2 wrong usage",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        found = commands.add_parser(name, help=summary, description=summary + ".", allow_abbrev=False)
+        if name == command:
+            importlib.import_module(module).add_arguments(found)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in words if not word.startswith("-")), None)
+    parser = build_parser(command)
+    parsed = parser.parse_args(words)
+    if parsed.version:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"servable {version('servable')}\n")
+        return DONE
+    if parsed.command is None:
+        parser.print_help(sys.stderr)
+        return WRONG_USAGE
+    return _run(parsed)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from servable.core.errors import ServingError
+
+    module: Any = importlib.import_module(COMMANDS[parsed.command][0])
+    try:
+        return int(module.run(parsed))
+    except ServingError as error:
+        sys.stderr.write(f"servable {parsed.command}: {error.message}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return FAILED

@@ -1,0 +1,53 @@
+"""``servable example list|build``: the zoo's models as artifacts on disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from servable.cli import DONE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the two verbs."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="show the example models")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    build = verbs.add_parser("build", help="build one into a model directory", allow_abbrev=False)
+    build.add_argument("name", metavar="NAME", help="an example model; see: servable example list")
+    build.add_argument(
+        "--out", type=Path, default=Path("models"), metavar="DIR", help="root of models (default: models)"
+    )
+    build.add_argument("--name", dest="model_name", metavar="NAME", help="name of the model directory (default: NAME)")
+    build.add_argument("--version", dest="model_version", type=int, default=1, metavar="N", help="version (default: 1)")
+    build.add_argument("--format", choices=("onnx", "saved_model"), default="onnx", help="default: onnx")
+    build.add_argument("--seed", type=int, default=None, metavar="N", help="seed of the weights")
+    build.add_argument("--overwrite", action="store_true", help="replace the version if it exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List or build."""
+    from servable.zoo import catalog
+
+    if arguments.verb == "list":
+        rows = {name: catalog.describe(name).summary for name in catalog.names()}
+        if arguments.json:
+            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        else:
+            width = max(map(len, rows))
+            sys.stdout.write("".join(f"{name:{width}}  {text}\n" for name, text in rows.items()))
+        return DONE
+    options = {} if arguments.seed is None else {"seed": arguments.seed}
+    built = catalog.build(
+        arguments.name,
+        arguments.out,
+        version=arguments.model_version,
+        kind=arguments.format,
+        model_name=arguments.model_name,
+        overwrite=arguments.overwrite,
+        **options,
+    )
+    sys.stdout.write(f"{built}\n")
+    return DONE

@@ -1,0 +1,84 @@
+"""``servable serve``: run a server until SIGTERM, and tell a person what it does meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from servable.app import Server
+from servable.cli import DONE, FAILED
+from servable.cli.samples import curl_line
+from servable.observe.logs import configure_logs
+from servable.settings import ServeSettings, add_flags, read_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add every option of the settings."""
+    parser.description = (
+        "Serve models over TensorFlow Serving's gRPC and REST. PATH is a model directory (with integer version "
+        "directories), a root of many models, a version or SavedModel directory, or one artifact file."
+    )
+    parser.epilog = "Every flag can be given as an environment variable, SERVABLE_ and its name in capitals."
+    add_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; 0 after an orderly end, 1 if nothing could be served."""
+    settings = read_settings(vars(arguments))
+    configure_logs(settings.log_level, settings.log_format)
+    loop_factory = _fast_loop()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(_serve(settings))
+
+
+def _fast_loop() -> type[asyncio.AbstractEventLoop]:
+    import uvloop
+
+    return uvloop.Loop  # type: ignore[no-any-return]
+
+
+async def _serve(settings: ServeSettings) -> int:
+    began = time.monotonic()
+    server = Server(settings)
+
+    def on_ready(server: Server, complete: bool) -> None:
+        sys.stdout.write(summary(server, time.monotonic() - began, complete=complete))
+        sys.stdout.flush()
+
+    return DONE if await server.run(on_ready) else FAILED
+
+
+def summary(server: Server, seconds: float, *, complete: bool) -> str:
+    """Return what a person wants to see once the models are loaded."""
+    lines = [""]
+    rest = ""
+    for listener in server.listeners:
+        wires = " and ".join(word for key, word in (("h2", "gRPC"), ("h1", "REST")) if key in listener.protocols)
+        lines.append(f"  listening on {listener.address}  {wires}")
+        if "h1" in listener.protocols and not rest and listener.address.path is None:
+            rest = f"http://{listener.address}"
+    curl = ""
+    for loaded in server.manager.loaded():
+        lines.append("")
+        lines.append(f"  {loaded.name}/{loaded.version}  {loaded.choice.engine} {loaded.choice.precision}")
+        lines.append(f"    {loaded.choice.reason}")
+        for plan in loaded.executor.plans.values():
+            batching = "batched" if plan.merge else f"not batched: {plan.reason}"
+            lines.append(f"    {plan.signature}  ({batching})")
+            if not curl and rest:
+                curl = curl_line(rest, loaded.name, plan.signature)
+    for name in server.manager.models():
+        for status in server.statuses_of(name):
+            if status.error is not None:
+                lines += ["", f"  {name}/{status.version}  FAILED  {status.error}"]
+        problem = server.manager.problem(name)
+        if problem is not None:
+            lines += ["", f"  {name}  {problem.message}"]
+        lines += [f"  {name}/{version}  waiting: {lack}" for version, lack in server.manager.waiting(name).items()]
+    lines.append("")
+    lines.append(f"  {'ready' if complete else 'not every model is available'} after {seconds:.2f} s")
+    if curl:
+        lines += ["", "  try it:", f"  {curl}"]
+    return "\n".join([*lines, "", ""])

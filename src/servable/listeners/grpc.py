@@ -1,0 +1,214 @@
+"""gRPC routes: from a request head to a method, from a message to the request path, from an outcome to a reply."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+
+from servable.core.errors import Code, ServingError, internal, unimplemented
+from servable.core.messages import InferResponse, ModelRef
+from servable.lifecycle.manager import Manager
+from servable.observe.metrics import Meter
+from servable.serving.inference import Inference
+from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
+from servable.wire import grpc as wire
+from servable.wire import tfserving_grpc as tfserving
+from servable.wire import tfserving_grpc_models as models
+
+log = logging.getLogger("servable.listeners")
+
+CONTENT_TYPE = (b"content-type", b"application/grpc")
+ACCEPT_ENCODING = (b"grpc-accept-encoding", wire.ACCEPT_ENCODING)
+OK_HEAD = ReplyHead(HTTPStatus.OK, (CONTENT_TYPE,))
+OK_TRAILERS = Trailers(((b"grpc-status", b"0"),))
+NOT_POST = ReplyHead(HTTPStatus.METHOD_NOT_ALLOWED, ((b"allow", b"POST"),))
+MAX_MESSAGE = 256 * 1024 * 1024
+"""Bytes a compressed message may grow to."""
+PAST_DEADLINE = ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
+
+Unary = Callable[[bytes, int], bytes]
+"""A method that answers at once: body and start of its message in, message out; ``ServingError`` if it fails."""
+
+
+class Call:
+    """What the header fields say of a call: shared by all requests with the same fields."""
+
+    __slots__ = ("encoding", "metadata", "timeout_s")
+
+    def __init__(self, head: RequestHead) -> None:
+        """Read the fields; ``ServingError`` for what gRPC does not allow."""
+        timeouts = [value for name, value in head.fields if name == b"grpc-timeout"]
+        if len(timeouts) > 1:
+            raise internal("malformed grpc-timeout: it was sent more than once")
+        self.timeout_s = wire.parse_timeout(timeouts[0]) if timeouts else None
+        self.encoding = head.get(b"grpc-encoding")
+        wire.check_encoding(self.encoding)
+        self.metadata = wire.decode_metadata(head.fields)
+
+
+class GrpcApplication:
+    """The gRPC services of one server."""
+
+    def __init__(self, inference: Inference, manager: Manager, meter: Meter) -> None:
+        self.inference = inference
+        self.meter = meter
+        self._manager = manager
+        self._at_once: dict[bytes, Unary] = {
+            tfserving.GET_MODEL_METADATA: self._model_metadata,
+            tfserving.GET_MODEL_STATUS: self._model_status,
+        }
+
+    def route(self, head: RequestHead) -> Route:
+        """Choose the method. What is wrong with the head itself is answered before the body arrives."""
+        if head.method != b"POST":
+            return Refusal(NOT_POST)
+        try:
+            call = Call(head)
+        except ServingError as error:
+            return Refusal.of(error)
+        if head.target == tfserving.PREDICT:
+            return PredictRoute(self, call)
+        method = self._at_once.get(head.target)
+        if method is not None:
+            return UnaryRoute(call, method)
+        name = head.target[:200].decode("ascii", "backslashreplace")
+        return Refusal.of(unimplemented(f"this server does not implement the method {name}"))
+
+    def _model_metadata(self, body: bytes, start: int) -> bytes:
+        loaded = self._manager.acquire(models.decode_metadata_request(body, start))
+        try:
+            return models.encode_metadata_response(loaded.ref, loaded.model.signatures)
+        finally:
+            self._manager.release(loaded)
+
+    def _model_status(self, body: bytes, start: int) -> bytes:
+        ref = models.decode_status_request(body, start)
+        return models.encode_status_response(self._manager.statuses(ref.name, ref.version, ref.label))
+
+
+class Refusal(Route):
+    """An answer that needs no body."""
+
+    __slots__ = ("_head",)
+    wants_body = False
+
+    def __init__(self, head: ReplyHead) -> None:
+        self._head = head
+
+    @classmethod
+    def of(cls, error: ServingError) -> Refusal:
+        """Return the refusal that carries an error."""
+        return cls(error_head(error))
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        """Answer."""
+        exchange.respond(self._head)
+
+
+def error_head(error: ServingError) -> ReplyHead:
+    """Return the one header block of a reply that is nothing but an error."""
+    status, message = tfserving.encode_error(error)
+    fields = [CONTENT_TYPE, (b"grpc-status", b"%d" % status), (b"grpc-message", wire.encode_message(message))]
+    if error.code is Code.UNIMPLEMENTED:
+        fields.append(ACCEPT_ENCODING)
+    return ReplyHead(HTTPStatus.OK, tuple(fields))
+
+
+class MessageRoute(Route):
+    """A method that takes exactly one message."""
+
+    __slots__ = ("call",)
+    prefix_size = wire.PREFIX_SIZE
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def body_size(self, exchange: Exchange, prefix: bytes) -> int:
+        """Read the message length that gRPC puts first."""
+        try:
+            return wire.PREFIX_SIZE + wire.message_size(prefix)
+        except ServingError as error:
+            self.fail(exchange, error)
+            return -1
+
+    def too_large(self, exchange: Exchange, limit: int) -> None:
+        """Answer in gRPC's words."""
+        message = f"SERVER: Received message larger than max ({limit - wire.PREFIX_SIZE})"
+        self.fail(exchange, ServingError(Code.RESOURCE_EXHAUSTED, message))
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        """Find the message and go on with it; answer every failure."""
+        try:
+            timeout_s = self.call.timeout_s
+            if timeout_s is not None and timeout_s <= 0:
+                self.fail(exchange, PAST_DEADLINE)
+            elif wire.is_plain(body):
+                self.receive(exchange, body, wire.PREFIX_SIZE)
+            else:
+                self.receive(exchange, bytes(wire.unframe(body, self.call.encoding, MAX_MESSAGE)), 0)
+        except ServingError as error:
+            self.fail(exchange, error)
+        except Exception:
+            log.exception("a gRPC request failed")
+            self.fail(exchange, internal("the server failed; its log says why"))
+
+    def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
+        """Answer the message at ``body[start:]``, at once or later."""
+        raise NotImplementedError
+
+    def fail(self, exchange: Exchange, error: ServingError) -> None:
+        """Answer with an error."""
+        exchange.respond(error_head(error))
+
+
+class UnaryRoute(MessageRoute):
+    """A method that answers at once."""
+
+    __slots__ = ("_method",)
+
+    def __init__(self, call: Call, method: Unary) -> None:
+        super().__init__(call)
+        self._method = method
+
+    def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
+        """Call the method and send what it returns."""
+        exchange.respond(OK_HEAD, wire.frame(self._method(body, start)), OK_TRAILERS)
+
+
+class PredictRoute(MessageRoute):
+    """``PredictionService/Predict``, the hot path."""
+
+    __slots__ = ("_inference", "_meter")
+
+    def __init__(self, application: GrpcApplication, call: Call) -> None:
+        super().__init__(call)
+        self._inference = application.inference
+        self._meter = application.meter
+
+    def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
+        """Submit the request."""
+        call = self.call
+        deadline = None if call.timeout_s is None else exchange.arrived + call.timeout_s
+        request = tfserving.decode_predict_request(body, start, deadline=deadline, metadata=call.metadata)
+        item = self._inference.submit(request, partial(self._answer, exchange, request.model))
+        if item is not None:
+            exchange.on_cancel = item.cancel
+
+    def _answer(self, exchange: Exchange, asked: ModelRef, outcome: InferResponse | ServingError) -> None:
+        try:
+            if isinstance(outcome, ServingError):
+                raise outcome
+            exchange.respond(OK_HEAD, tfserving.encode_predict_response(outcome, framed=True), OK_TRAILERS)
+        except ServingError as error:
+            self._meter.failed(asked, error.code)
+            exchange.respond(error_head(error))
+            return
+        self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
+
+    def fail(self, exchange: Exchange, error: ServingError) -> None:
+        """Count a request that did not get as far as a model, and answer."""
+        self._meter.failed(None, error.code)
+        exchange.respond(error_head(error))
