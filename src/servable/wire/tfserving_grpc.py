@@ -1,0 +1,67 @@
+"""TensorFlow Serving's gRPC as method paths, statuses and message bytes: both directions, without I/O.
+
+Predict is in ``tfserving_grpc_predict``, model metadata and status in ``tfserving_grpc_models``. Listeners and clients
+import all of it from here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from servable.wire.grpc import decode_error, encode_error
+from servable.wire.tfserving_grpc_models import (
+    decode_model_metadata_request,
+    decode_model_metadata_response,
+    decode_model_status_request,
+    decode_model_status_response,
+    decode_signatures,
+    encode_model_metadata_request,
+    encode_model_metadata_response,
+    encode_model_status_request,
+    encode_model_status_response,
+    encode_signatures,
+)
+from servable.wire.tfserving_grpc_predict import (
+    decode_predict_request,
+    decode_predict_response,
+    encode_predict_request,
+    encode_predict_response,
+)
+
+__all__ = [
+    "CLASSIFY",
+    "GET_MODEL_METADATA",
+    "GET_MODEL_STATUS",
+    "HANDLE_RELOAD_CONFIG_REQUEST",
+    "MODEL_SERVICE",
+    "MULTI_INFERENCE",
+    "PREDICT",
+    "PREDICTION_SERVICE",
+    "REGRESS",
+    "decode_error",
+    "decode_model_metadata_request",
+    "decode_model_metadata_response",
+    "decode_model_status_request",
+    "decode_model_status_response",
+    "decode_predict_request",
+    "decode_predict_response",
+    "decode_signatures",
+    "encode_error",
+    "encode_model_metadata_request",
+    "encode_model_metadata_response",
+    "encode_model_status_request",
+    "encode_model_status_response",
+    "encode_predict_request",
+    "encode_predict_response",
+    "encode_signatures",
+]
+
+PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
+MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
+PREDICT: Final = b"/tensorflow.serving.PredictionService/Predict"
+CLASSIFY: Final = b"/tensorflow.serving.PredictionService/Classify"
+REGRESS: Final = b"/tensorflow.serving.PredictionService/Regress"
+MULTI_INFERENCE: Final = b"/tensorflow.serving.PredictionService/MultiInference"
+GET_MODEL_METADATA: Final = b"/tensorflow.serving.PredictionService/GetModelMetadata"
+GET_MODEL_STATUS: Final = b"/tensorflow.serving.ModelService/GetModelStatus"
+HANDLE_RELOAD_CONFIG_REQUEST: Final = b"/tensorflow.serving.ModelService/HandleReloadConfigRequest"
