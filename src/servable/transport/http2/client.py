@@ -7,24 +7,27 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
+from servable.transport.address import Address
+from servable.transport.errors import Failure, TransportError
 from servable.transport.exchange import Field, RequestHead
 from servable.transport.http2 import frames
 from servable.transport.http2.blocks import BlockCache
-from servable.transport.http2.client_streams import ClientStream, Reply, ReplyStart
-from servable.transport.http2.errors import Failure, MalformedError, PeerError, TransportError, protocol_error
+from servable.transport.http2.client_streams import ClientStream, Outcome, ReplyStart
+from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
 from servable.transport.http2.fields import UNKNOWN_LENGTH
 from servable.transport.http2.framing import FramedConnection
 from servable.transport.http2.hpack import encode_block
 from servable.transport.http2.lifetime import NEVER
 from servable.transport.http2.receiving import Incoming
 from servable.transport.limits import Limits
+from servable.transport.reply import Reply
 
 _STREAMS_BEFORE_SETTINGS = 100
 _MAX_BLOCKS = 256
 _INFORMATIONAL = 200
 _NOT_MODIFIED = 304
 
-__all__ = ["ClientConnection", "ClientStream", "Reply"]
+__all__ = ["ClientConnection", "ClientStream"]
 
 
 class ClientConnection(FramedConnection[ClientStream]):
@@ -34,15 +37,16 @@ class ClientConnection(FramedConnection[ClientStream]):
 
     def __init__(
         self,
-        limits: Limits,
         loop: AbstractEventLoop,
+        limits: Limits | None = None,
         on_close: Callable[[ClientConnection], None] | None = None,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``on_close`` is called with the connection when it is lost, whatever the reason."""
+        """``limits`` are this side's: windows, frames, and what a reply may take. ``on_close`` gets the connection."""
         self._replies: BlockCache[ReplyStart] = BlockCache()
         self._trailers: BlockCache[tuple[Field, ...]] = BlockCache()
-        super().__init__(limits, loop, (self._replies, self._trailers), on_close, clock)
+        super().__init__(limits or Limits(), loop, (self._replies, self._trailers), on_close, clock)
         self.peer_max_streams = _STREAMS_BEFORE_SETTINGS
         self._next_id = 1
         self._leaving = False
@@ -51,28 +55,54 @@ class ClientConnection(FramedConnection[ClientStream]):
 
     # --- for the caller
 
+    @classmethod
+    async def connect(
+        cls,
+        address: Address,
+        limits: Limits | None = None,
+        on_close: Callable[[ClientConnection], None] | None = None,
+        *,
+        timeout_s: float = 10.0,
+    ) -> ClientConnection:
+        """Open a connection; raise ``TransportError`` if that fails or takes too long."""
+        loop = asyncio.get_running_loop()
+
+        def make() -> ClientConnection:
+            return cls(loop, limits, on_close)
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                if address.path is not None:
+                    _, made = await loop.create_unix_connection(make, address.kernel_path)
+                else:
+                    _, made = await loop.create_connection(make, address.host, address.port)
+        except TimeoutError:
+            raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address} in {timeout_s} s") from None
+        except OSError as error:
+            raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address}: {error}") from error
+        return made
+
     @property
-    def usable(self) -> bool:
-        """True if a request sent now has a chance: the server has not said goodbye."""
+    def ready(self) -> bool:
+        """True if a request can be sent now: neither side has said goodbye."""
         return not (self.closing or self._leaving) and self.transport is not None
 
     def request(
         self,
         head: RequestHead,
         body: bytes | memoryview,
-        on_reply: Callable[[Reply], None],
-        deadline: float = NEVER,
+        on_reply: Callable[[Outcome], None],
+        timeout_s: float | None = None,
     ) -> ClientStream:
-        """Send a request. ``on_reply`` is called once, on the loop, never from inside this call.
+        """Send a request; ``on_reply`` is called once, later, on the loop, and may send the next.
 
-        ``deadline`` is in seconds of the connection's clock (``time.monotonic()``). A head used many times is encoded
-        once. ``body`` must not change until the reply is there.
+        Raises ``TransportError`` (safe to retry) if the connection is not ``ready``. A head used many times is encoded
+        once; ``body`` must not change until the reply is there.
         """
+        if not self.ready:
+            raise TransportError(Failure.NOT_STARTED, "the connection is closed")
+        deadline = NEVER if timeout_s is None else self._clock() + timeout_s
         stream = ClientStream(self, head, body, on_reply, deadline)
-        if not self.usable:
-            error = TransportError(Failure.NOT_STARTED, "the connection takes no more requests")
-            self.loop.call_soon(stream.resolve, Reply(error=error))
-            return stream
         if len(self.streams) < self.peer_max_streams and not self._waiting:
             self._send(stream)
         else:
@@ -83,22 +113,22 @@ class ClientConnection(FramedConnection[ClientStream]):
             self.sender.schedule()
         return stream
 
-    async def fetch(self, head: RequestHead, body: bytes | memoryview = b"", deadline: float = NEVER) -> Reply:
+    async def fetch(self, head: RequestHead, body: bytes | memoryview = b"", timeout_s: float | None = None) -> Reply:
         """Send a request and wait for its reply; raise ``TransportError`` if there is none."""
-        future: asyncio.Future[Reply] = self.loop.create_future()
+        answer: asyncio.Future[Outcome] = self.loop.create_future()
 
-        def settle(reply: Reply) -> None:
-            if not future.done():
-                if reply.error is None:
-                    future.set_result(reply)
-                else:
-                    future.set_exception(reply.error)
+        def settle(outcome: Outcome) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
 
-        stream = self.request(head, body, settle, deadline)
+        stream = self.request(head, body, settle, timeout_s)
         try:
-            return await future
+            outcome = await answer
         finally:
             stream.cancel()
+        if isinstance(outcome, TransportError):
+            raise outcome
+        return outcome
 
     def close(self) -> None:
         """Send no new requests; close when those begun have ended."""
@@ -244,7 +274,7 @@ class ClientConnection(FramedConnection[ClientStream]):
     def _give_up(self, stream: ClientStream, why: str) -> None:
         """The server broke a rule of messages, or a limit of ours."""
         self._end(stream, frames.PROTOCOL_ERROR)
-        stream.resolve(Reply(error=TransportError(Failure.MALFORMED, why)))
+        stream.resolve(TransportError(Failure.MALFORMED, why))
 
     # --- the end of streams
 
@@ -264,14 +294,12 @@ class ClientConnection(FramedConnection[ClientStream]):
         refused = code == frames.REFUSED_STREAM
         message = f"the server {'refused' if refused else 'reset'} the request with code {code}"
         failure = Failure.NOT_STARTED if refused else Failure.RESET
-        stream.resolve(Reply(error=TransportError(failure, message, code)))
+        stream.resolve(TransportError(failure, message, code))
 
     def _refuse(self, stream: ClientStream, code: int) -> None:
         self._end(stream, code)
         message = "the server stopped reading" if code == frames.CANCEL else "the server broke flow control"
-        stream.resolve(
-            Reply(error=TransportError(Failure.TIMEOUT if code == frames.CANCEL else Failure.MALFORMED, message))
-        )
+        stream.resolve(TransportError(Failure.TIMEOUT if code == frames.CANCEL else Failure.MALFORMED, message))
 
     def _went_away(self, last_stream_id: int, code: int, debug: bytes) -> None:
         self._leaving = True
@@ -279,19 +307,19 @@ class ClientConnection(FramedConnection[ClientStream]):
         self._fail_waiting(why, code)
         for stream in [stream for stream in self.streams.values() if stream.stream_id > last_stream_id]:
             self._end(stream, None)
-            stream.resolve(Reply(error=TransportError(Failure.NOT_STARTED, why, code)))
+            stream.resolve(TransportError(Failure.NOT_STARTED, why, code))
 
     def _fail_waiting(self, why: str, code: int | None = None) -> None:
         waiting = list(self._waiting)
         self._waiting.clear()
         for stream in waiting:
-            stream.resolve(Reply(error=TransportError(Failure.NOT_STARTED, why, code)))
+            stream.resolve(TransportError(Failure.NOT_STARTED, why, code))
 
     def _abandon(self, reason: str) -> None:
         self._fail_waiting(reason)
         for stream in list(self.streams.values()):
             self._end(stream, None)
-            stream.resolve(Reply(error=TransportError(Failure.LOST, reason)))
+            stream.resolve(TransportError(Failure.LOST, reason))
 
     def _settled(self) -> None:
         if self.closing:
@@ -310,7 +338,7 @@ class ClientConnection(FramedConnection[ClientStream]):
                     self._end(stream, frames.CANCEL)
                 else:
                     del self._waiting[stream]
-                stream.resolve(Reply(error=TransportError(Failure.TIMEOUT, "the deadline has passed")))
+                stream.resolve(TransportError(Failure.TIMEOUT, "the deadline has passed"))
             else:
                 when = min(when, stream.deadline)
         return when

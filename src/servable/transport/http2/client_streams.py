@@ -1,4 +1,4 @@
-"""The client's streams: a request, the callback that waits for it, and the reply it comes to."""
+"""The client's streams: a request and the callback that waits for its outcome."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from servable.transport.errors import TransportError
 from servable.transport.exchange import Field, RequestHead
-from servable.transport.http2.errors import TransportError
+from servable.transport.reply import Reply
 
 if TYPE_CHECKING:
     from servable.transport.http2.client import ClientConnection
@@ -20,24 +21,7 @@ ReplyStart = tuple[int, tuple[Field, ...], int]
 """Status, fields, content length."""
 
 
-class Reply:
-    """What a request came to: a whole reply, or ``error`` and nothing else."""
-
-    __slots__ = ("body", "error", "fields", "status", "trailers")
-
-    def __init__(
-        self,
-        status: int = 0,
-        fields: tuple[Field, ...] = (),
-        body: bytes = b"",
-        trailers: tuple[Field, ...] = (),
-        error: TransportError | None = None,
-    ) -> None:
-        self.status = status
-        self.fields = fields
-        self.body = body
-        self.trailers = trailers
-        self.error = error
+Outcome = Reply | TransportError
 
 
 class ClientStream:
@@ -62,13 +46,13 @@ class ClientStream:
         connection: ClientConnection,
         head: RequestHead,
         body: bytes | memoryview,
-        on_reply: Callable[[Reply], None],
+        on_reply: Callable[[Outcome], None],
         deadline: float,
     ) -> None:
         self.connection = connection
         self.head = head
         self._body: bytes | memoryview = body
-        self.on_reply: Callable[[Reply], None] | None = on_reply
+        self.on_reply: Callable[[Outcome], None] | None = on_reply
         self.deadline = deadline
         self.stream_id = 0
         self.credit = 0
@@ -89,11 +73,11 @@ class ClientStream:
         body, self._body = self._body, b""
         return body
 
-    def resolve(self, reply: Reply) -> None:
+    def resolve(self, outcome: Outcome) -> None:
         """Call back, once."""
         on_reply, self.on_reply = self.on_reply, None
         if on_reply is not None:
             try:
-                on_reply(reply)
+                on_reply(outcome)
             except Exception:  # a caller's defect must not cost the other requests of the connection
                 log.exception("a callback for a reply failed")
