@@ -1,0 +1,223 @@
+"""The example models: what there is, how to build it on disk, what to send it and what it must answer.
+
+Every artifact of a model is built from the same seeded weights, by builders that share nothing else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
+from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
+from servable.core.tensors import FLOAT32, INT32, INT64, Array, DType, dtype_of
+from servable.zoo import weights as w
+from servable.zoo.onnx_builders import write_onnx
+from servable.zoo.reference import forward
+
+DEFAULT_SEED = 1
+KINDS = ("onnx", "saved_model")
+"""The artifacts that every example model can be built as."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleModel:
+    """One entry of the catalog. ``limits`` are the [low, high) bounds that valid samples are drawn from."""
+
+    name: str
+    summary: str
+    signature: Signature
+    limits: Mapping[str, tuple[float, float]]
+
+
+def _specs(*tensors: tuple[str, DType, tuple[int | None, ...]]) -> Mapping[str, TensorSpec]:
+    return MappingProxyType({name: TensorSpec(name, dtype, shape) for name, dtype, shape in tensors})
+
+
+def _example(
+    name: str,
+    summary: str,
+    inputs: Mapping[str, TensorSpec],
+    outputs: Mapping[str, TensorSpec],
+    **limits: tuple[float, float],
+) -> ExampleModel:
+    return ExampleModel(name, summary, Signature(DEFAULT_SIGNATURE, inputs, outputs), MappingProxyType(limits))
+
+
+_TOKENS = _specs(("tokens", INT32, (None, w.TOKENS)))
+_PROBS = _specs(("probs", FLOAT32, (None, w.CLASSES)))
+_RELATION = (None, w.RELATION_TOKENS)
+
+CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            _example(
+                "half_plus_two",
+                "y = 0.5 x + 2: the model that first tries of TensorFlow Serving use",
+                _specs(("x", FLOAT32, (None, 1))),
+                _specs(("y", FLOAT32, (None, 1))),
+                x=(-10, 10),
+            ),
+            _example(
+                "lstm_tokens",
+                "three LSTM layers of 128 over 50 tokens, two classes",
+                _TOKENS,
+                _PROBS,
+                tokens=(0, w.VOCABULARY),
+            ),
+            _example(
+                "noop",
+                "one small matrix product: what is left to measure is the server",
+                _TOKENS,
+                _specs(("scores", FLOAT32, (None, w.CLASSES))),
+                tokens=(0, w.VOCABULARY),
+            ),
+            _example(
+                "text_cnn",
+                "relation classification: 500 tokens and two entity masks, convolutions 2, 3, 4 x 128, three classes",
+                _specs(("e1_mas", INT64, _RELATION), ("e2_mas", INT64, _RELATION), ("input_ids", INT64, _RELATION)),
+                _specs(("labels", INT64, (None,)), ("probs", FLOAT32, (None, w.RELATION_CLASSES))),
+                input_ids=(1, 200),
+                e1_mas=(0, 2),
+                e2_mas=(0, 2),
+            ),
+            _example(
+                "text_cnn_small",
+                "text classification: 50 tokens, convolutions 3, 4, 5 x 128, two classes",
+                _TOKENS,
+                _PROBS,
+                tokens=(0, w.VOCABULARY),
+            ),
+        )
+    }
+)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all example models, sorted."""
+    return tuple(CATALOG)
+
+
+def describe(name: str) -> ExampleModel:
+    """Return one entry; NOT_FOUND names those that exist."""
+    model = CATALOG.get(name)
+    if model is None:
+        raise not_found(f"no example model is called {name!r}; there are {', '.join(CATALOG)}")
+    return model
+
+
+def build(
+    name: str,
+    directory: Path,
+    *,
+    kind: str = "onnx",
+    version: int = 1,
+    model_name: str | None = None,
+    seed: int = DEFAULT_SEED,
+    overwrite: bool = False,
+) -> Path:
+    """Build ``<directory>/<model name>/<version>`` and return it. It appears there complete, by a rename.
+
+    ALREADY_EXISTS if that version is there and ``overwrite`` was not asked for; FAILED_PRECONDITION names the extra
+    to install when the builder's library is missing.
+    """
+    example = describe(name)
+    model_name = name if model_name is None else model_name
+    _check_target(kind, version, model_name)
+    final = directory / model_name / str(version)
+    if final.exists() and not overwrite:
+        raise ServingError(
+            Code.ALREADY_EXISTS, f"{final} is there already; choose another version, or ask to overwrite it"
+        )
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that the rename cannot cross file systems; hidden, so that no server scans it.
+        with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=final.parent) as scratch:
+            fresh = Path(scratch) / "fresh"
+            fresh.mkdir()
+            _write(example, kind, w.weights_of(name, seed), fresh)
+            _publish(fresh, final, Path(scratch) / "old")
+    except OSError as error:
+        raise failed_precondition(f"cannot write {final}: {error}") from error
+    return final
+
+
+def sample_inputs(name: str, rows: int, seed: int) -> dict[str, Array]:
+    """Return random valid inputs of that many rows. The same seed gives the same inputs."""
+    example = describe(name)
+    if rows < 0:
+        raise invalid_argument(f"a batch has 0 rows or more, not {rows}")
+    rng = np.random.default_rng(seed)
+    return {key: _draw(rng, spec, rows, example.limits[key]) for key, spec in example.signature.inputs.items()}
+
+
+def reference(name: str, inputs: Mapping[str, Array], *, seed: int = DEFAULT_SEED) -> dict[str, Array]:
+    """Return what a model built with ``seed`` must answer, computed in float64 by numpy alone.
+
+    INVALID_ARGUMENT says which input is missing, unknown, of another type or shape, or out of the model's vocabulary.
+    """
+    example = describe(name)
+    _check_inputs(example, inputs)
+    try:
+        return forward(name, w.weights_of(name, seed), inputs)
+    except IndexError as error:
+        raise invalid_argument(f"a token of the input is outside of the vocabulary of {name}: {error}") from error
+
+
+def _draw(rng: np.random.Generator, spec: TensorSpec, rows: int, limits: tuple[float, float]) -> Array:
+    shape = tuple(rows if size is None else size for size in spec.shape or ())
+    low, high = limits
+    if spec.dtype.numpy.kind == "f":
+        return rng.uniform(low, high, shape).astype(spec.dtype.numpy)
+    return rng.integers(int(low), int(high), shape, dtype=spec.dtype.numpy)
+
+
+def _check_target(kind: str, version: int, model_name: str) -> None:
+    if kind not in KINDS:
+        raise invalid_argument(f"an example model is built as {' or '.join(KINDS)}, not as {kind!r}")
+    if version < 0:
+        raise invalid_argument(f"a version is a number from 0 up, not {version}")
+    if not model_name or model_name.startswith(".") or "/" in model_name or "\0" in model_name:
+        raise invalid_argument(f"{model_name!r} cannot name a model: it must be a plain directory name")
+
+
+def _check_inputs(example: ExampleModel, inputs: Mapping[str, Array]) -> None:
+    expected = example.signature.inputs
+    if set(inputs) != set(expected):
+        raise invalid_argument(
+            f"{example.name} takes the inputs {', '.join(expected)}, not {', '.join(sorted(inputs)) or 'none'}"
+        )
+    rows = len(next(iter(inputs.values())))
+    for key, spec in expected.items():
+        array = inputs[key]
+        shape = tuple(rows if size is None else size for size in spec.shape or ())
+        if array.dtype != spec.dtype.numpy or array.shape != shape:
+            raise invalid_argument(f"input {key} is {dtype_of(array)}{list(array.shape)}, expected {spec}")
+
+
+def _write(example: ExampleModel, kind: str, weights: w.Weights, directory: Path) -> None:
+    if kind == "onnx":
+        write_onnx(example.name, example.signature, weights, directory)
+        return
+    from servable.zoo.tf_builders import write_saved_model
+
+    write_saved_model(example.name, example.signature, weights, directory)
+
+
+def _publish(fresh: Path, final: Path, old: Path) -> None:
+    """Move a finished version into its place; one that is there moves out first, and back if that fails."""
+    if not final.exists():
+        fresh.rename(final)
+        return
+    final.rename(old)
+    try:
+        fresh.rename(final)
+    except OSError:
+        old.rename(final)
+        raise

@@ -1,0 +1,164 @@
+"""The example models as SavedModels, in the form in which a user of TensorFlow would have written them.
+
+The text models of our own are Keras models, exported with named endpoints; the others are modules of plain operations.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from servable.core.errors import failed_precondition
+from servable.core.signatures import Signature
+from servable.zoo import weights as w
+
+
+def write_saved_model(name: str, signature: Signature, weights: w.Weights, directory: Path) -> None:
+    """Write a SavedModel with one signature into an existing directory. Imports TensorFlow: seconds, 600 MB."""
+    # The first import of TensorFlow reads it; without it a build prints a page about CPU features.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+
+        keras: Any = importlib.import_module("keras")
+    except ImportError as error:
+        raise failed_precondition(
+            "building a SavedModel needs TensorFlow: pip install 'servable[tensorflow]'"
+        ) from error
+    specs = {
+        spec.name: tf.TensorSpec(spec.shape, spec.dtype.numpy, name=spec.name) for spec in signature.inputs.values()
+    }
+    if name in _KERAS:
+        if keras.backend.backend() != "tensorflow":
+            raise failed_precondition(
+                f"building {name} as a SavedModel needs Keras on TensorFlow, and KERAS_BACKEND chose "
+                f"{keras.backend.backend()!r}"
+            )
+        _export_keras(keras, _KERAS[name](keras, weights), signature, specs, directory)
+    else:
+        _save_module(tf, _OPERATIONS[name], signature, specs, weights, directory)
+
+
+def _export_keras(keras: Any, model: Any, signature: Signature, specs: dict[str, Any], directory: Path) -> None:
+    (output,) = signature.outputs
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        signature.name, lambda inputs: {output: model(inputs, training=False)}, input_signature=[specs]
+    )
+    archive.write_out(str(directory), verbose=False)
+
+
+def _save_module(
+    tf: Any,
+    operations: Callable[..., dict[str, Any]],
+    signature: Signature,
+    specs: dict[str, Any],
+    weights: w.Weights,
+    directory: Path,
+) -> None:
+    module = tf.Module()
+    module.weights = {key: tf.Variable(value, name=key) for key, value in weights.items()}
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        return operations(tf, module.weights, **inputs)
+
+    module.serve = tf.function(serve)
+    concrete = module.serve.get_concrete_function(**specs)
+    tf.saved_model.save(module, str(directory), signatures={signature.name: concrete})
+
+
+def _text_cnn_small(keras: Any, weights: w.Weights) -> Any:
+    layers = keras.layers
+    tokens = keras.Input((w.TOKENS,), dtype="int32", name="tokens")
+    embedded = layers.Embedding(w.VOCABULARY, w.EMBEDDING, name="embedding")(tokens)
+    pooled = [
+        layers.GlobalMaxPooling1D(name=f"max{width}")(
+            layers.Conv1D(w.MAPS, width, activation="relu", name=f"conv{width}")(embedded)
+        )
+        for width in w.SMALL_WIDTHS
+    ]
+    features = layers.Concatenate(name="features")(pooled)
+    model = keras.Model({"tokens": tokens}, layers.Dense(w.CLASSES, activation="softmax", name="head")(features))
+    _set(model, weights, "embedding", "embedding")
+    for width in w.SMALL_WIDTHS:
+        _set(model, weights, f"conv{width}", f"conv{width}_kernel", f"conv{width}_bias")
+    _set(model, weights, "head", "head_kernel", "head_bias")
+    return model
+
+
+def _lstm_tokens(keras: Any, weights: w.Weights) -> Any:
+    layers = keras.layers
+    tokens = keras.Input((w.TOKENS,), dtype="int32", name="tokens")
+    sequence = layers.Embedding(w.VOCABULARY, w.EMBEDDING, name="embedding")(tokens)
+    for layer in range(w.LSTM_LAYERS):
+        inner = layer < w.LSTM_LAYERS - 1
+        sequence = layers.LSTM(w.LSTM_UNITS, return_sequences=inner, name=f"lstm{layer}")(sequence)
+    model = keras.Model({"tokens": tokens}, layers.Dense(w.CLASSES, activation="softmax", name="head")(sequence))
+    _set(model, weights, "embedding", "embedding")
+    for layer in range(w.LSTM_LAYERS):
+        _set(model, weights, f"lstm{layer}", *(f"lstm{layer}_{part}" for part in ("kernel", "recurrent", "bias")))
+    _set(model, weights, "head", "head_kernel", "head_bias")
+    return model
+
+
+def _set(model: Any, weights: w.Weights, layer: str, *names: str) -> None:
+    model.get_layer(layer).set_weights([weights[name] for name in names])
+
+
+_KERAS: dict[str, Callable[[Any, w.Weights], Any]] = {
+    "lstm_tokens": _lstm_tokens,
+    "text_cnn_small": _text_cnn_small,
+}
+
+
+def _half_plus_two(tf: Any, weights: dict[str, Any], x: Any) -> dict[str, Any]:
+    return {"y": weights["a"] * x + weights["b"]}
+
+
+def _noop(tf: Any, weights: dict[str, Any], tokens: Any) -> dict[str, Any]:
+    return {"scores": tf.matmul(tf.cast(tokens, tf.float32), weights["kernel"]) + weights["bias"]}
+
+
+def _text_cnn(tf: Any, weights: dict[str, Any], input_ids: Any, e1_mas: Any, e2_mas: Any) -> dict[str, Any]:
+    joined = tf.concat(
+        [
+            tf.gather(weights["embedding"], input_ids),
+            tf.gather(weights["positions"], e1_mas),
+            tf.gather(weights["positions"], e2_mas),
+        ],
+        axis=2,
+    )
+    image = tf.expand_dims(joined, 3)
+    pooled = [_text_cnn_branch(tf, weights, image, width) for width in w.RELATION_WIDTHS]
+    hidden = tf.tanh(tf.matmul(tf.concat(pooled, axis=1), weights["hidden_kernel"]) + weights["hidden_bias"])
+    logits = tf.matmul(hidden, weights["head_kernel"]) + weights["head_bias"]
+    return {"labels": tf.argmax(logits, axis=1), "probs": tf.nn.softmax(logits)}
+
+
+def _text_cnn_branch(tf: Any, weights: dict[str, Any], image: Any, width: int) -> Any:
+    """Convolve an image [n, time, features, 1] over its whole breadth; return the maxima over time, [n, maps]."""
+    kernel = tf.expand_dims(weights[f"conv{width}_kernel"], 2)
+    maps = tf.nn.conv2d(image, kernel, strides=1, padding="VALID")
+    normal, _, _ = tf.compat.v1.nn.fused_batch_norm(
+        maps,
+        weights[f"norm{width}_gamma"],
+        weights[f"norm{width}_beta"],
+        weights[f"norm{width}_mean"],
+        weights[f"norm{width}_variance"],
+        epsilon=w.NORM_EPSILON,
+        is_training=False,
+    )
+    # Not bias_add: TensorFlow's optimizer fuses that one so that a batch of no rows fails.
+    active = tf.nn.relu(normal + weights[f"conv{width}_bias"])
+    return tf.reduce_max(active, axis=[1, 2])
+
+
+_OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "half_plus_two": _half_plus_two,
+    "noop": _noop,
+    "text_cnn": _text_cnn,
+}
