@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
 
 from servable.core.errors import Code, ServingError, internal, unimplemented
 from servable.core.messages import InferResponse, ModelRef
@@ -16,37 +15,19 @@ from servable.serving.inference import Inference
 from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
 from servable.wire import grpc as wire
 from servable.wire import tfserving_grpc as tfserving
-from servable.wire import tfserving_grpc_models as models
 
 log = logging.getLogger("servable.listeners")
 
-CONTENT_TYPE = (b"content-type", b"application/grpc")
+OK_HEAD = ReplyHead(wire.HTTP_STATUS, wire.REPLY_FIELDS)
+OK_TRAILERS = Trailers(wire.trailer_fields(Code.OK, ""))
+NOT_POST = ReplyHead(wire.HTTP_METHOD_NOT_ALLOWED, ((b"allow", b"POST"),))
 ACCEPT_ENCODING = (b"grpc-accept-encoding", wire.ACCEPT_ENCODING)
-OK_HEAD = ReplyHead(HTTPStatus.OK, (CONTENT_TYPE,))
-OK_TRAILERS = Trailers(((b"grpc-status", b"0"),))
-NOT_POST = ReplyHead(HTTPStatus.METHOD_NOT_ALLOWED, ((b"allow", b"POST"),))
 MAX_MESSAGE = 256 * 1024 * 1024
 """Bytes a compressed message may grow to."""
 PAST_DEADLINE = ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
 
 Unary = Callable[[bytes, int], bytes]
 """A method that answers at once: body and start of its message in, message out; ``ServingError`` if it fails."""
-
-
-class Call:
-    """What the header fields say of a call: shared by all requests with the same fields."""
-
-    __slots__ = ("encoding", "metadata", "timeout_s")
-
-    def __init__(self, head: RequestHead) -> None:
-        """Read the fields; ``ServingError`` for what gRPC does not allow."""
-        timeouts = [value for name, value in head.fields if name == b"grpc-timeout"]
-        if len(timeouts) > 1:
-            raise internal("malformed grpc-timeout: it was sent more than once")
-        self.timeout_s = wire.parse_timeout(timeouts[0]) if timeouts else None
-        self.encoding = head.get(b"grpc-encoding")
-        wire.check_encoding(self.encoding)
-        self.metadata = wire.decode_metadata(head.fields)
 
 
 class GrpcApplication:
@@ -66,7 +47,7 @@ class GrpcApplication:
         if head.method != b"POST":
             return Refusal(NOT_POST)
         try:
-            call = Call(head)
+            call = wire.parse_call(head.fields)
         except ServingError as error:
             return Refusal.of(error)
         if head.target == tfserving.PREDICT:
@@ -74,19 +55,18 @@ class GrpcApplication:
         method = self._at_once.get(head.target)
         if method is not None:
             return UnaryRoute(call, method)
-        name = head.target[:200].decode("ascii", "backslashreplace")
-        return Refusal.of(unimplemented(f"this server does not implement the method {name}"))
+        return Refusal.of(unimplemented(f"this server does not implement the method {wire.printable(head.target)}"))
 
     def _model_metadata(self, body: bytes, start: int) -> bytes:
-        loaded = self._manager.acquire(models.decode_metadata_request(body, start))
+        loaded = self._manager.acquire(tfserving.decode_model_metadata_request(body, start))
         try:
-            return models.encode_metadata_response(loaded.ref, loaded.model.signatures)
+            return tfserving.encode_model_metadata_response(loaded.ref, loaded.model.signatures)
         finally:
             self._manager.release(loaded)
 
     def _model_status(self, body: bytes, start: int) -> bytes:
-        ref = models.decode_status_request(body, start)
-        return models.encode_status_response(self._manager.statuses(ref.name, ref.version, ref.label))
+        ref = tfserving.decode_model_status_request(body, start)
+        return tfserving.encode_model_status_response(self._manager.statuses(ref.name, ref.version, ref.label))
 
 
 class Refusal(Route):
@@ -110,11 +90,10 @@ class Refusal(Route):
 
 def error_head(error: ServingError) -> ReplyHead:
     """Return the one header block of a reply that is nothing but an error."""
-    status, message = tfserving.encode_error(error)
-    fields = [CONTENT_TYPE, (b"grpc-status", b"%d" % status), (b"grpc-message", wire.encode_message(message))]
+    fields = (*wire.REPLY_FIELDS, *wire.trailer_fields(*wire.encode_error(error)))
     if error.code is Code.UNIMPLEMENTED:
-        fields.append(ACCEPT_ENCODING)
-    return ReplyHead(HTTPStatus.OK, tuple(fields))
+        fields = (*fields, ACCEPT_ENCODING)
+    return ReplyHead(wire.HTTP_STATUS, fields)
 
 
 class MessageRoute(Route):
@@ -123,7 +102,7 @@ class MessageRoute(Route):
     __slots__ = ("call",)
     prefix_size = wire.PREFIX_SIZE
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: wire.Call) -> None:
         self.call = call
 
     def body_size(self, exchange: Exchange, prefix: bytes) -> int:
@@ -148,7 +127,7 @@ class MessageRoute(Route):
             elif wire.is_plain(body):
                 self.receive(exchange, body, wire.PREFIX_SIZE)
             else:
-                self.receive(exchange, bytes(wire.unframe(body, self.call.encoding, MAX_MESSAGE)), 0)
+                self.receive(exchange, bytes(wire.unwrap_message(body, self.call.encoding, MAX_MESSAGE)), 0)
         except ServingError as error:
             self.fail(exchange, error)
         except Exception:
@@ -169,13 +148,13 @@ class UnaryRoute(MessageRoute):
 
     __slots__ = ("_method",)
 
-    def __init__(self, call: Call, method: Unary) -> None:
+    def __init__(self, call: wire.Call, method: Unary) -> None:
         super().__init__(call)
         self._method = method
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Call the method and send what it returns."""
-        exchange.respond(OK_HEAD, wire.frame(self._method(body, start)), OK_TRAILERS)
+        exchange.respond(OK_HEAD, wire.wrap_message(self._method(body, start)), OK_TRAILERS)
 
 
 class PredictRoute(MessageRoute):
@@ -183,7 +162,7 @@ class PredictRoute(MessageRoute):
 
     __slots__ = ("_inference", "_meter")
 
-    def __init__(self, application: GrpcApplication, call: Call) -> None:
+    def __init__(self, application: GrpcApplication, call: wire.Call) -> None:
         super().__init__(call)
         self._inference = application.inference
         self._meter = application.meter

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from servable.listeners.grpc import GrpcApplication
-from servable.listeners.http import HttpApplication
+from servable.core.errors import Code, ServingError
+from servable.listeners.grpc import GrpcApplication, Refusal
+from servable.listeners.http import ErrorRoute, HttpApplication
 from servable.transport.exchange import RequestHead, Route
 from servable.wire.grpc import is_grpc
 
@@ -25,3 +26,11 @@ class PortApplication:
             assert self._grpc is not None
             return self._grpc.route(head)
         return self._http.route(head)
+
+    def oversized(self, head: RequestHead, size: int, limit: int) -> Route:
+        """Answer a head above the limit in the words of the wire it was meant for."""
+        message = f"received metadata size exceeds limit ({size} vs. {limit})"
+        error = ServingError(Code.RESOURCE_EXHAUSTED, message)
+        if self._http is None or (self._grpc is not None and is_grpc(head.get(b"content-type"))):
+            return Refusal.of(error)
+        return ErrorRoute(error)

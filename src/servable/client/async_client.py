@@ -1,0 +1,93 @@
+"""The asynchronous client. ``sync_client.py`` is generated from this file: ``make sync-client``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from servable.client.channel import Channel, parse_url
+from servable.client.grpc_channel import GrpcChannel
+from servable.client.inputs import as_inputs, needs_signature
+from servable.client.prediction import Prediction
+from servable.client.rest_channel import RestChannel
+from servable.core.errors import invalid_argument
+from servable.core.messages import InferRequest, ModelRef
+from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.core.status import VersionStatus
+
+DEFAULT_TIMEOUT_S = 60.0
+
+
+class AsyncClient:
+    """Calls models on a server that speaks TensorFlow Serving's gRPC (``grpc://``, ``unix:``) or REST (``http://``).
+
+    Errors are ``ServingError`` with the server's code and message; no answer in time is DEADLINE_EXCEEDED, no server
+    UNAVAILABLE. ``timeout_s`` ``None`` waits for ever. Calls may run beside each other on one client.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
+        wire, address = parse_url(url)
+        self._channel: Channel = GrpcChannel(address) if wire == "grpc" else RestChannel(address)
+        self._timeout_s = timeout_s
+        self._signatures: dict[ModelRef, Mapping[str, Signature]] = {}
+
+    async def predict(
+        self,
+        model: str,
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        outputs: Sequence[str] = (),
+        inputs: Mapping[str, Any] | None = None,
+        **named_inputs: Any,
+    ) -> Prediction:
+        """Call a model with arrays, or with lists and numbers, which become arrays of the signature's types.
+
+        ``inputs`` takes inputs whose names are no identifiers or are parameters of this method. ``outputs`` names those
+        to compute; none named is all.
+        """
+        ref = _model_ref(model, version, label)
+        given = {**(inputs or {}), **named_inputs}
+        found = None
+        if needs_signature(given):
+            found = (await self.signatures(model, version=version, label=label)).get(signature or DEFAULT_SIGNATURE)
+        request = InferRequest(ref, as_inputs(given, found), signature or "", tuple(outputs))
+        response = await self._channel.predict(request, self._timeout_s)
+        return Prediction(response.model, response.outputs)
+
+    async def signatures(
+        self, model: str, /, *, version: int | None = None, label: str | None = None
+    ) -> Mapping[str, Signature]:
+        """Return the signatures of a model by name. Asked of the server once for each model and version."""
+        ref = _model_ref(model, version, label)
+        found = self._signatures.get(ref)
+        if found is None:
+            found = self._signatures[ref] = await self._channel.signatures(ref, self._timeout_s)
+        return found
+
+    async def status(self, model: str, /, *, version: int | None = None) -> list[VersionStatus]:
+        """Return the versions of a model that the server knows, newest first, or the one asked for."""
+        return await self._channel.statuses(ModelRef(model, version), self._timeout_s)
+
+    async def close(self) -> None:
+        """Close the connections. The client can be used again."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self.close()
+
+
+def _model_ref(model: str, version: int | None, label: str | None) -> ModelRef:
+    if version is not None and label is not None:
+        raise invalid_argument("a request names a version or a label, not both")
+    return ModelRef(model, version, label)

@@ -1,0 +1,59 @@
+"""What a client needs of a server, whatever wire carries it, and how a failure of transport becomes an error."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from servable.core.errors import Code, ServingError, invalid_argument
+from servable.core.messages import InferRequest, InferResponse, ModelRef
+from servable.core.signatures import Signature
+from servable.core.status import VersionStatus
+from servable.transport.address import Address
+from servable.transport.errors import Failure, TransportError
+
+_CODES = {Failure.TIMEOUT: Code.DEADLINE_EXCEEDED, Failure.CANCELLED: Code.CANCELLED, Failure.MALFORMED: Code.INTERNAL}
+
+
+class Channel(ABC):
+    """Connections to one server over one wire. Opened on first use; reopened when the server closed them."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    @abstractmethod
+    async def predict(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
+        """Return the answer, or raise what the server or the way to it said."""
+
+    @abstractmethod
+    async def signatures(self, model: ModelRef, timeout_s: float | None) -> Mapping[str, Signature]:
+        """Return the signatures of a model."""
+
+    @abstractmethod
+    async def statuses(self, model: ModelRef, timeout_s: float | None) -> list[VersionStatus]:
+        """Return the versions of a model, newest first."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+def error_of_transport(error: TransportError, address: Address) -> ServingError:
+    """Return what a caller sees when there was no reply at all: UNAVAILABLE unless the reason says more."""
+    return ServingError(_CODES.get(error.failure, Code.UNAVAILABLE), f"{address}: {error.reason}")
+
+
+def parse_url(url: str) -> tuple[str, Address]:
+    """Return the wire (``grpc`` or ``rest``) and the address of ``grpc://``, ``http://`` or ``unix:`` URLs."""
+    if url.startswith("unix:"):
+        return "grpc", Address.parse(url)
+    scheme, separator, rest = url.partition("://")
+    wire = {"grpc": "grpc", "http": "rest"}.get(scheme)
+    if not separator or wire is None:
+        raise invalid_argument(f"{url!r} is no server: expected grpc://HOST:PORT, http://HOST:PORT or unix:PATH")
+    place = rest.rstrip("/")
+    if place.startswith("unix:"):
+        return wire, Address.parse(place)
+    default = "8500" if wire == "grpc" else "8501"
+    has_port = place.rpartition("]")[2].rpartition(":")[1] == ":"
+    return wire, Address.parse(place if has_port else f"{place}:{default}")

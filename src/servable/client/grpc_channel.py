@@ -1,0 +1,107 @@
+"""TensorFlow Serving's gRPC over one HTTP/2 connection, shared by all calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from servable.client.channel import Channel, error_of_transport
+from servable.core.errors import Code, ServingError
+from servable.core.messages import InferRequest, InferResponse, ModelRef
+from servable.core.signatures import Signature
+from servable.core.status import VersionStatus
+from servable.transport.address import Address
+from servable.transport.errors import TransportError
+from servable.transport.exchange import RequestHead
+from servable.transport.http2.client import ClientConnection
+from servable.transport.reply import Reply
+from servable.wire import grpc as wire
+from servable.wire import tfserving_grpc as tfserving
+
+_FIELDS = (
+    (b"content-type", b"application/grpc"),
+    (b"te", b"trailers"),
+    (b"grpc-accept-encoding", wire.ACCEPT_ENCODING),
+    (b"user-agent", b"grpc-python-servable/1"),
+)
+
+
+class GrpcChannel(Channel):
+    """Calls run beside each other on one connection."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self._authority = b"localhost" if address.path is not None else str(address).encode()
+        self._heads: dict[tuple[bytes, bytes], RequestHead] = {}
+        self._connection: ClientConnection | None = None
+        self._connecting = asyncio.Lock()
+
+    async def predict(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
+        """Call ``PredictionService/Predict``."""
+        body = tfserving.encode_predict_request(request, framed=True)
+        return tfserving.decode_predict_response(await self._call(tfserving.PREDICT, body, timeout_s))
+
+    async def signatures(self, model: ModelRef, timeout_s: float | None) -> Mapping[str, Signature]:
+        """Call ``PredictionService/GetModelMetadata``."""
+        body = wire.wrap_message(tfserving.encode_model_metadata_request(model))
+        return tfserving.decode_model_metadata_response(
+            await self._call(tfserving.GET_MODEL_METADATA, body, timeout_s)
+        )[1]
+
+    async def statuses(self, model: ModelRef, timeout_s: float | None) -> list[VersionStatus]:
+        """Call ``ModelService/GetModelStatus``."""
+        body = wire.wrap_message(tfserving.encode_model_status_request(model))
+        return list(
+            tfserving.decode_model_status_response(await self._call(tfserving.GET_MODEL_STATUS, body, timeout_s))
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _call(self, method: bytes, body: bytes, timeout_s: float | None) -> bytes:
+        head = self._head(method, timeout_s)
+        for attempt in (1, 2):
+            try:
+                connection = self._connection
+                if connection is None or not connection.ready:
+                    connection = await self._connect(timeout_s)
+                reply = await connection.fetch(head, body, timeout_s)
+            except TransportError as error:
+                if attempt == 1 and error.retry_safe and self._connection is not None:
+                    continue
+                raise error_of_transport(error, self.address) from error
+            return _message(reply)
+        raise AssertionError("unreachable")
+
+    async def _connect(self, timeout_s: float | None) -> ClientConnection:
+        async with self._connecting:
+            if self._connection is None or not self._connection.ready:
+                self._connection = None
+                self._connection = await ClientConnection.connect(self.address, timeout_s=timeout_s or 10.0)
+            return self._connection
+
+    def _head(self, method: bytes, timeout_s: float | None) -> RequestHead:
+        timeout = b"" if timeout_s is None else wire.format_timeout(timeout_s)
+        key = (method, timeout)
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) > 64:
+                self._heads.clear()
+            fields = ((b"grpc-timeout", timeout), *_FIELDS) if timeout else _FIELDS
+            head = self._heads[key] = RequestHead(b"POST", method, fields, authority=self._authority)
+        return head
+
+
+def _message(reply: Reply) -> bytes:
+    """Return the reply's only message, or raise the status that came instead of it."""
+    fields = dict(reply.fields) | dict(reply.trailers)
+    status = fields.get(b"grpc-status")
+    if status is None:
+        raise ServingError(wire.status_of_http(reply.status), f"the server answered HTTP {reply.status}, not gRPC")
+    code = wire.parse_status(status)
+    if code is not Code.OK:
+        raise ServingError(code, wire.decode_message(fields.get(b"grpc-message", b"")))
+    return bytes(wire.unwrap_message(reply.body, fields.get(b"grpc-encoding")))
