@@ -331,8 +331,10 @@ class Manager:
 
 
 def _has_settled(model: TrackedModel, source: Source) -> bool:
-    # After a failure the source may yet find another version to wish for.
-    return bool(model.available()) or (model.settled() and not source.looking(model.name))
+    if model.available():
+        return True
+    # After a failure the source may yet find another version to wish for, or one may be on its way to the disk.
+    return model.settled() and not source.looking(model.name) and not source.waiting(model.name)
 
 
 def _check_names(configs: Sequence[ModelConfig]) -> None:

@@ -97,10 +97,10 @@ class TrackedModel:
         return version in self.available() or states.get(version) in {VersionState.START, VersionState.LOADING}
 
     def settled(self) -> bool:
-        """Return whether a version is available, or there is none whose load may still succeed."""
+        """Return whether something was wished for, and every load of it has come to its end."""
         states = [self.versions[key].state if key in self.versions else VersionState.START for key in self.wished]
         pending = {VersionState.START, VersionState.LOADING}
-        return bool(self.available()) or (bool(states) and not pending.intersection(states))
+        return bool(states) and not pending.intersection(states)
 
     def apply_labels(self, *, early: bool) -> None:
         """Let labels follow their versions: one moves when the version it is to name is available.

@@ -73,6 +73,7 @@ class Source:
         for name in self._watched.keys() - names:
             self._watched.pop(name).stop()
             self._wish.pop(name, None)
+        fresh = set()
         for config in configs:
             # Labels do not matter here: a change of labels alone must not look like a new model.
             unlabelled = replace(config, labels={})
@@ -82,8 +83,9 @@ class Source:
             if known is not None:
                 known.stop()
             self._watched[config.name] = self._watch(unlabelled)
+            fresh.add(config.name)
         self._applied = True
-        self.scan(names)
+        self.scan(fresh)
 
     def _watch(self, config: ModelConfig) -> _Watched:
         once = self._poll_s == 0

@@ -147,7 +147,7 @@ class Watch:
         intake = self._intakes.setdefault(version, Intake())
         try:
             stable = intake.look(fingerprint(path), now)
-            if wished is not None and stable:
+            if wished is not None and wished.files == hash(intake.seen):
                 return wished
             stable = stable or self._proof_alone
             evidence = self._evidence(path, provable=stable)
