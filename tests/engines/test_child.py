@@ -17,7 +17,7 @@ from servable.core.errors import Code, ServingError
 from servable.core.tensors import ALL_DTYPES, STRING, Array, DType
 from servable.engines import base
 from servable.engines.base import Artifact, EngineOptions
-from servable.engines.child import load_in_child
+from servable.engines.child import label_of, load_in_child
 from servable.engines.child_memory import KEPT_SIZE, START_SIZE
 from servable.engines.child_model import ChildModel
 
@@ -201,6 +201,21 @@ def test_options_reach_the_engine(echo_engine: None) -> None:
     assert results["threads"].tolist() == [3, 2]
     assert results["text"].tolist() == [b"bf16", b"a", b"b"]
     assert results["variable"].item() == b"3"  # it was there before anything was imported
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("/models/foo/3", "foo/3"),
+        ("/models/foo/3/model.savedmodel", "foo/3"),
+        ("/models/1/foo", "models/1"),
+        ("foo", "foo"),
+        ("/a/b/c", "b/c"),
+        ("7", "7"),
+    ],
+)
+def test_a_model_is_called_by_its_name_and_version(path: str, label: str) -> None:
+    assert label_of(Path(path)) == label
 
 
 def test_an_unknown_engine_is_named(echo_engine: None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -21,6 +21,7 @@ from servable.engines import base
 from servable.engines.base import Artifact, EngineOptions
 from servable.engines.child import load_in_child
 from servable.engines.child_model import ChildModel
+from servable.engines.child_process import wait_readable
 
 SEVEN = {"x": np.array([7])}
 EIGHT = {"x": np.array([8])}
@@ -71,7 +72,7 @@ def code_of(model: ChildModel, inputs: dict[str, np.ndarray], signature: str = "
 
 def ended(pid_fd: int, timeout_s: float = 10.0) -> bool:
     try:
-        return bool(select.select([pid_fd], [], [], timeout_s)[0])
+        return wait_readable(pid_fd, timeout_s)
     finally:
         os.close(pid_fd)
 
@@ -153,6 +154,39 @@ def test_a_call_that_hangs_ends_when_the_model_is_closed() -> None:
     model.close()
     caller.join(10)
     assert codes == [Code.UNAVAILABLE]
+
+
+def test_an_interrupted_call_does_not_leave_its_answer_to_the_next(model: ChildModel) -> None:
+    class InterruptError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    def when_it_computes() -> None:
+        wait_until(model._keeper.turn.locked)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        sender = threading.Thread(target=when_it_computes)
+        sender.start()
+        with pytest.raises(InterruptError):
+            model.run("hang", SEVEN, ["x"])
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    wait_until(lambda: answers(model))
+
+
+def test_a_process_with_many_open_files_can_have_children() -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(Path("/dev/null").open())
+        model = load("m/1")
+        os.kill(model.pid, signal.SIGKILL)
+        wait_until(lambda: answers(model))
+        model.close()
 
 
 def test_processes_that_the_model_started_end_with_it() -> None:

@@ -25,10 +25,7 @@ from servable.engines.child_model import ChildModel
 from servable.engines.tensorflow import TensorFlowEngine, TensorFlowModel
 from servable.protos import tensorflow
 
-pytestmark = [
-    pytest.mark.tensorflow,
-    pytest.mark.skipif(not TensorFlowEngine.installed(), reason="TensorFlow is not installed"),
-]
+pytestmark = pytest.mark.tensorflow
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from ctypes import CDLL
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servable.engines.base import Artifact, EngineOptions, Model
 
 _PR_SET_PDEATHSIG = 1
@@ -34,12 +36,19 @@ _PR_SET_PDEATHSIG = 1
 def load_in_child(engine_name: str, artifact: Artifact, options: EngineOptions, *, label: str = "") -> Model:
     """Load an artifact with that engine in a new process and return it as a model of this one.
 
-    Blocks until the model is loaded. ``label`` names the model in logs and errors; the default is the end of its
-    path. Raises what the engine raises; INTERNAL, with the last lines it printed, if the process ends instead.
+    Blocks until the model is loaded. ``label`` names the model in logs and errors; the default is taken
+    from its path. Raises what the engine raises; INTERNAL, with the last lines it printed, if the process ends instead.
     """
     from servable.engines.child_model import ChildModel
 
-    return ChildModel(engine_name, artifact, options, label or "/".join(artifact.path.parts[-2:]))
+    return ChildModel(engine_name, artifact, options, label or label_of(artifact.path))
+
+
+def label_of(path: Path) -> str:
+    """Return what people call the model at a path: its name and version where the path has them."""
+    parts = path.parts
+    end = next((index + 1 for index in reversed(range(len(parts))) if parts[index].isdecimal()), len(parts))
+    return "/".join(parts[max(0, end - 2) : end])
 
 
 def main(arguments: list[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from queue import SimpleQueue
 
 from servable.core.errors import Code, ServingError, unavailable
 from servable.engines.child_messages import Load, Loaded
-from servable.engines.child_process import ChildProcess
+from servable.engines.child_process import ChildProcess, wait_readable
 from servable.engines.child_restart import Backoff
 from servable.engines.child_watch import Watch
 
@@ -83,7 +82,7 @@ class Keeper:
                 return
             delay_s = backoff.delay_s(time.monotonic() - began)
             log.warning("%s; it is started again in %.1f s", error.message, delay_s)
-            if select.select([self._wake], [], [], delay_s)[0]:
+            if wait_readable(self._wake, delay_s):
                 self._reason = f"model {self._label} was closed"
                 return
 

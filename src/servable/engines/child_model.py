@@ -37,8 +37,12 @@ class ChildModel(Model):
         loaded = self._keeper.start(options.report)
         self.engine = loaded.engine
         self.precision = loaded.precision
-        with self._keeper.turn:
-            self.signatures = restore(loaded.signatures, self._keeper.live().answers, loaded.memory)
+        try:
+            with self._keeper.turn:
+                self.signatures = restore(loaded.signatures, self._keeper.live().answers, loaded.memory)
+        except BaseException:
+            self._keeper.close()
+            raise
 
     def __repr__(self) -> str:
         """Return the label and the engine."""

@@ -76,6 +76,8 @@ class ChildProcess:
             places = self.requests.put(inputs.items())
         except TypeError as error:
             raise ServingError(Code.INVALID_ARGUMENT, str(error)) from error
+        except OSError as error:
+            raise _no_memory(error) from error
         try:
             self.channel.send(Run(signature, tuple(outputs), places, self.requests.size))
             reply = self.channel.receive()
@@ -86,7 +88,10 @@ class ChildProcess:
             self.kill()  # it will answer a question that nobody asks any more
             raise
         if isinstance(reply, Answer):
-            return self.answers.take(reply.outputs, reply.memory)
+            try:
+                return self.answers.take(reply.outputs, reply.memory)
+            except OSError as error:
+                raise _no_memory(error) from error
         if isinstance(reply, Failure):
             raise ServingError(Code(reply.code), reply.message)
         self.kill()
@@ -101,7 +106,7 @@ class ChildProcess:
     def bury(self) -> None:
         """Make sure of the end, wait for it and note it. For the thread that watches."""
         self.kill()
-        select.select([self.pid_fd], [], [])
+        wait_readable(self.pid_fd, None)
         with self._reaping:
             code = self._popen.wait()
         self._end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -118,6 +123,17 @@ class ChildProcess:
         self.answers.close()
         for fd in (self.log_fd, self.pid_fd):
             os.close(fd)
+
+
+def _no_memory(error: OSError) -> ServingError:
+    return ServingError(Code.RESOURCE_EXHAUSTED, f"the tensors cannot be shared with the model's process: {error}")
+
+
+def wait_readable(fd: int, timeout_s: float | None) -> bool:
+    """Wait until something can be read. Not ``select``, which knows no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
 def _closing(undo: contextlib.ExitStack, fd: int) -> int:

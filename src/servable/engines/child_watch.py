@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import selectors
 import threading
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable
 
 from servable.core.errors import Code, ServingError, internal
 from servable.engines.child_messages import Failure, Loaded, Progress
-from servable.engines.child_process import ChildProcess
+from servable.engines.child_process import ChildProcess, wait_readable
 
 log = logging.getLogger("servable.child")
 
@@ -63,9 +62,9 @@ class Watch:
     def conclude(self) -> ServingError:
         """Read what the process left unread and return how it ended, as an error. Call it after ``bury``."""
         process = self._process
-        while _readable(process.log_fd) and not self._read_log():
+        while wait_readable(process.log_fd, 0) and not self._read_log():
             pass
-        while self._loading and _readable(process.channel.read_fd) and not self._read_messages():
+        while self._loading and wait_readable(process.channel.read_fd, 0) and not self._read_messages():
             pass
         if self._partial:
             self._say(self._partial)
@@ -119,7 +118,3 @@ class Watch:
         else:
             self._process.kill()
         return True
-
-
-def _readable(fd: int) -> bool:
-    return bool(select.select([fd], [], [], 0)[0])

@@ -1,12 +1,12 @@
 """SavedModels in TensorFlow itself: exact semantics, in a child process.
 
-Runs the v1 session of the loader that TensorFlow Serving uses, by callables of the session's C interface. Against
-the public ``Session.make_callable`` that is 6 against 74 µs a call of a trivial model, and it lets every shape
-through to the operations and their own error texts, where the public one checks shapes and converts types in Python.
+Runs the v1 session of the loader that TensorFlow Serving uses, by callables of the session's C interface: every shape
+and type gets as far as the operations, whose error texts clients see. The public ``Session.make_callable`` checks
+shapes and converts types in Python, and costs 95 µs a call of a trivial model instead of 16.
 
-Small operations run in the calling thread (its share of the difference is the larger one); TensorFlow's own pool for
-independent operations is used when ``inter_op_threads`` asks for it. What one operation splits goes to the
-``intra_op_threads``.
+Operations run in the calling thread: 6 µs instead of 16, and 0.20 ms instead of 0.35 for a small CNN. TensorFlow's own
+pool for independent operations is used when ``inter_op_threads`` asks for it. What a single operation splits goes to
+``intra_op_threads`` in either case.
 """
 
 from __future__ import annotations
