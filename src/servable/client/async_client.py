@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from servable.client.channel import Channel, parse_url
-from servable.client.grpc_channel import GrpcChannel
+from servable.client.channel import open_channel
 from servable.client.inputs import as_inputs, needs_signature
 from servable.client.prediction import Prediction
-from servable.client.rest_channel import RestChannel
 from servable.core.errors import invalid_argument
 from servable.core.messages import InferRequest, ModelRef
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
@@ -27,8 +25,7 @@ class AsyncClient:
     """
 
     def __init__(self, url: str, *, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
-        wire, address = parse_url(url)
-        self._channel: Channel = GrpcChannel(address) if wire == "grpc" else RestChannel(address)
+        self._channel = open_channel(url)
         self._timeout_s = timeout_s
         self._signatures: dict[ModelRef, Mapping[str, Signature]] = {}
 

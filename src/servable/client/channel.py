@@ -38,6 +38,18 @@ class Channel(ABC):
         """Close the connections."""
 
 
+def open_channel(url: str) -> Channel:
+    """Return the channel for a URL. Only its wire is imported: a script that calls one model starts the sooner."""
+    wire, address = parse_url(url)
+    if wire == "grpc":
+        from servable.client.grpc_channel import GrpcChannel
+
+        return GrpcChannel(address)
+    from servable.client.rest_channel import RestChannel
+
+    return RestChannel(address)
+
+
 def error_of_transport(error: TransportError, address: Address) -> ServingError:
     """Return what a caller sees when there was no reply at all: UNAVAILABLE unless the reason says more."""
     return ServingError(_CODES.get(error.failure, Code.UNAVAILABLE), f"{address}: {error.reason}")

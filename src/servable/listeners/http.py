@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from servable.lifecycle.manager import Manager
 from servable.observe.metrics import CONTENT_TYPE, Meter
 from servable.serving.inference import Inference
 from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route
+from servable.wire import overview
 from servable.wire import tfserving_rest as tfserving
 
 log = logging.getLogger("servable.listeners")
@@ -57,6 +59,7 @@ class HttpApplication:
             b"/healthz": lambda: (OK_JSON, b'{"status": "alive"}\n'),
             b"/readyz": self._readiness,
             b"/metrics": lambda: (OK_METRICS, self._exposition()),
+            overview.PATH.encode(): lambda: (OK_JSON, overview.encode_overview(self._overview())),
         }
         self._routes: dict[tuple[bytes, bytes], Route] = {}
 
@@ -96,6 +99,17 @@ class HttpApplication:
         if self._is_ready():
             return OK_JSON, b'{"status": "ready"}\n'
         return ERROR_HEADS[Code.UNAVAILABLE], b'{"status": "not ready"}\n'
+
+    def _overview(self) -> dict[str, list[overview.VersionOverview]]:
+        signatures = {loaded.ref: loaded.model.signatures for loaded in self._manager.loaded()}
+        models: dict[str, list[overview.VersionOverview]] = {}
+        for name in self._manager.models():
+            models[name] = []
+            with contextlib.suppress(ServingError):  # no version was seen yet
+                for status in self._manager.statuses(name):
+                    known = signatures.get(ModelRef(name, status.version), {})
+                    models[name].append(overview.VersionOverview(status, known))
+        return models
 
     def _status(self, model: ModelRef) -> tuple[ReplyHead, bytes]:
         return OK_JSON, tfserving.encode_status(self._manager.statuses(model.name, model.version, model.label))
