@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+_NEVER = float("inf")
 _TICK_S = 0.001  # loops count in milliseconds
+
+
+def _nobody() -> None:
+    """Stands in for a connection that is gone."""
 
 
 class Alarm:
@@ -25,8 +30,8 @@ class Alarm:
         self._clock = clock
         self._on_due = on_due
         self._handle: asyncio.TimerHandle | None = None
-        self._armed_for = float("inf")
-        self.deadline = float("inf")
+        self._armed_for = _NEVER
+        self.deadline = _NEVER
 
     def set(self, when: float) -> None:
         """Move the deadline to ``when``, in seconds of the clock."""
@@ -35,17 +40,23 @@ class Alarm:
             self._arm(when)
 
     def stop(self) -> None:
-        """Turn it off for good."""
+        """Turn it off for good, and let go of whom it would have called."""
+        self._cancel()
+        self._on_due = _nobody
+
+    def _cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
 
     def _arm(self, when: float) -> None:
-        self.stop()
+        self._cancel()
         self._armed_for = when
         self._handle = self._loop.call_later(max(when - self._clock(), _TICK_S), self._fire)
 
     def _fire(self) -> None:
-        self._armed_for = float("inf")
+        self._armed_for = _NEVER
+        if self.deadline == _NEVER:
+            return
         if self._clock() + _TICK_S < self.deadline:
             self._arm(self.deadline)
         else:

@@ -6,8 +6,10 @@ import re
 
 from servable.transport.http1.heads import ProtocolError
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*"'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
+_FIELD_LINE = re.compile(rb"%b:[\t\x20-\x7e\x80-\xff]*" % _TOKEN)
 _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)
 _MAX_EXTRA = 8 * 1024  # bytes of chunk extensions, and of trailer fields, in one body
 _MAX_SIZE_LINE = 4 * 1024
@@ -151,7 +153,7 @@ class ChunkedBody(Body):
     def _size(self, text: bytes) -> None:
         match = _SIZE_LINE.fullmatch(text)
         if match is None:
-            raise ProtocolError(400, "a chunk's size is not a hexadecimal number")
+            raise ProtocolError(400, "the line before a chunk is not a hexadecimal size, with or without extensions")
         digits = match[1]
         self._spend(len(text) - len(digits))
         self._left = int(digits, 16)

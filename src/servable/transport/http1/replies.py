@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-    from servable.transport.exchange import ReplyHead
+    from servable.transport.exchange import Field, ReplyHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED = 64 * 1024
 """Bodies up to this size are copied behind their head."""
 BODYLESS = frozenset({204, 304})
-_OURS = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding", b"upgrade"})
+CONNECTION_FIELDS = frozenset(
+    {b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
 _CUT = b"\r\n\0"
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -40,18 +42,24 @@ _date = _Date()
 
 
 def encode_head(head: ReplyHead) -> bytes:
-    """Return status line and fields, each with its CR LF, without the fields that depend on the connection.
-
-    Bytes that could end a field are cut out: a value made from input can not begin another field or reply.
-    """
+    """Return status line and fields, each with its CR LF, without the fields that depend on the connection."""
     if not 200 <= head.status <= 999:
         raise ValueError(f"{head.status} is not the status of a final reply")
-    lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, _REASONS.get(head.status, b"Unknown"))]
-    for name, value in head.fields:
-        if name not in _OURS:
-            lines.append(b"%b: %b\r\n" % (name.translate(None, _CUT), value.translate(None, _CUT)))
-    head.encoded_h1 = b"".join(lines)
+    status_line = b"HTTP/1.1 %d %b\r\n" % (head.status, _REASONS.get(head.status, b"Unknown"))
+    head.encoded_h1 = status_line + encode_fields(head.fields)
     return head.encoded_h1
+
+
+def encode_fields(fields: tuple[Field, ...], skip: frozenset[bytes] = CONNECTION_FIELDS) -> bytes:
+    """Return the fields, each with its CR LF, without those in ``skip``.
+
+    Bytes that could end a field are cut out: a value made from input can not begin another field or message.
+    """
+    return b"".join(
+        b"%b: %b\r\n" % (name.translate(None, _CUT), value.translate(None, _CUT))
+        for name, value in fields
+        if name not in skip
+    )
 
 
 def encode_plain(head: ReplyHead, length: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("servable.transport")
 
 _HELD = 64 * 1024  # bytes that may wait behind an unanswered request before reading stops
+_HEAD = re.compile(rb"(?:\r\n)*HEAD ")
 _TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 
 
@@ -216,7 +218,7 @@ class Http1Connection(asyncio.Protocol):
                 self._seen = 0
                 pos = self._begin(entry, data, end)
         except ProtocolError as rejected:
-            bodyless = self._upload is None and data.startswith(b"HEAD ", pos)
+            bodyless = self._upload is None and _HEAD.match(data, pos) is not None
             self.reject(rejected.status, rejected.text, bodyless=bodyless)
         if self._closing:
             return size
@@ -264,8 +266,8 @@ class Http1Connection(asyncio.Protocol):
 
     def reply(self, facts: RequestFacts, head: ReplyHead, body: bytes | memoryview) -> None:
         """Put the reply to the present exchange into the output."""
+        size = len(body) if type(body) is bytes else memoryview(body).nbytes
         if facts.plain and self._upload is None and not self._draining and head.status not in BODYLESS:
-            size = len(body) if type(body) is bytes else memoryview(body).nbytes
             encoded = encode_plain(head, size)
             if size <= JOINED:
                 self._out.append(encoded + body)
@@ -282,6 +284,8 @@ class Http1Connection(asyncio.Protocol):
             self._now = self._clock()
             self._flush()
             self._settle()
+        elif size > JOINED:
+            self._flush()  # now, so that a client which does not read is noticed before the next large reply
 
     def _flush(self) -> None:
         if self._out:
