@@ -20,6 +20,7 @@ from servable.core.errors import Code, ServingError
 from servable.engines import base
 from servable.engines.base import Artifact, EngineOptions
 from servable.engines.child import load_in_child
+from servable.engines.child_memory import new_memory
 from servable.engines.child_model import ChildModel
 from servable.engines.child_process import wait_readable
 
@@ -309,5 +310,14 @@ def test_no_child_outlives_its_parent(how: str) -> None:
 
 
 def test_a_child_whose_parent_is_gone_before_it_looks_ends_at_once() -> None:
-    command = [sys.executable, "-P", "-m", "servable.engines.child", "m/1", "1", "0", "0", "0", "0"]
-    assert subprocess.run(command, check=False, timeout=20).returncode == 1
+    reads, writes = os.pipe()
+    somebody_else = os.getppid()
+    memory = [new_memory("test"), new_memory("test")]
+    command = [sys.executable, "-P", "-m", "servable.engines.child", "m/1", str(somebody_else)]
+    command += map(str, (reads, writes, *memory))
+    try:
+        ended = subprocess.run(command, pass_fds=(reads, writes, *memory), check=False, timeout=15)
+    finally:
+        for fd in (reads, writes, *memory):
+            os.close(fd)
+    assert ended.returncode == 1
