@@ -94,7 +94,7 @@ def run(test: Callable[[], object]) -> None:
 @pytest.mark.parametrize("isolated", [True, False])
 def test_answers_come_back_to_those_who_asked(isolated: bool) -> None:
     async def test() -> None:
-        async with bench(FakeModel(), isolated=isolated) as it:
+        async with bench(FakeModel(), BatchingOptions(inline_s=10), isolated=isolated) as it:
             answers = await asyncio.gather(*(it.ask(float(i), float(-i)) for i in range(100)))
             assert answers == [[i / 2 + 2, -i / 2 + 2] for i in range(100)]
             assert it.in_use == 0
