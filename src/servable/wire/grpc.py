@@ -32,6 +32,7 @@ _MAX_TIMEOUT_S = 10 * 365 * 86400.0
 _MAX_GZIP_MEMBERS = 16
 _WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_UNITS_NS = ((b"n", 1), (b"u", 10**3), (b"m", 10**6), (b"S", 10**9), (b"M", 60 * 10**9))
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNSAFE = re.compile(rb"[^ -$&-~]|^ | $")
 _KEY = re.compile(rb"[0-9a-z_.-]+")
@@ -180,11 +181,8 @@ def parse_timeout(value: bytes) -> float:
 def format_timeout(seconds: float) -> bytes:
     """Return a ``grpc-timeout`` in the finest unit that eight digits allow, rounded up; the past is ``0n``."""
     nanoseconds = max(0, round(seconds * 1e9)) if seconds < _MAX_TIMEOUT_S else round(_MAX_TIMEOUT_S * 1e9)
-    for unit, size in ((b"n", 1), (b"u", 10**3), (b"m", 10**6), (b"S", 10**9), (b"M", 60 * 10**9)):
-        count = -(-nanoseconds // size)
-        if count < 10**8:
-            return b"%d%b" % (count, unit)
-    return b"%dH" % -(-nanoseconds // (3600 * 10**9))
+    counts = ((-(-nanoseconds // size), unit) for unit, size in _UNITS_NS)
+    return next(b"%d%b" % (count, unit) for count, unit in counts if count < 10**8)
 
 
 def encode_error(error: ServingError) -> tuple[int, str]:
@@ -211,7 +209,7 @@ def trailer_fields(status: int, message: str) -> tuple[Field, ...]:
 
 def printable(value: bytes, limit: int = 256) -> str:
     """Return what a client sent (a path, a name) in a form that is safe inside a message, cut to ``limit`` bytes."""
-    return value[:limit].decode("ascii", "backslashreplace")
+    return value[:limit].decode("latin-1").encode("unicode_escape").decode()
 
 
 def encode_message(message: str) -> bytes:

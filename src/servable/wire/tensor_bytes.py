@@ -120,10 +120,9 @@ def tensor_message(array: Array, *, tensor_content: bool = False) -> bytes:
     return _intro(dtype, array.shape) + _data(dtype, array, tensor_content=tensor_content)
 
 
-def encode_tensor(array: Array, *, tensor_content: bool = False) -> object:
+def encode_tensor(array: Array, *, tensor_content: bool = False) -> Any:
     """Return ``tensor_message`` as a message object, for those who put it into another one."""
-    proto: object = protos.tensorflow.TensorProto.FromString(tensor_message(array, tensor_content=tensor_content))
-    return proto
+    return protos.tensorflow.TensorProto.FromString(tensor_message(array, tensor_content=tensor_content))
 
 
 def _checked(array: Array) -> tuple[DType, Array]:

@@ -100,7 +100,7 @@ def _layout(message: bytes, field: int, head: Any, arrays: Mapping[str, Array]) 
         spans = sorted(_tensor_spans(message, field, arrays))
     except (ValueError, KeyError):
         return None
-    if len(spans) != len(arrays) or not spans:
+    if not spans:
         return None
     constants = []
     position = 0
@@ -118,17 +118,13 @@ def _layout(message: bytes, field: int, head: Any, arrays: Mapping[str, Array]) 
 def _tensor_spans(message: bytes, field: int, arrays: Mapping[str, Array]) -> list[tuple[int, int, str]]:
     """Return offset, length and name of every tensor's data; ``ValueError`` if the structure is not the plain one."""
     spans = []
-    names = set()
     for number, begin, end in _fields(message, 0, len(message)):
         if number != field:
             continue
         entry = {inner: (at, to) for inner, at, to in _once(message, begin, end)}
         if entry.keys() != {1, 2}:
             raise ValueError("a map entry without name or tensor")
-        name = message[slice(*entry[1])].decode()
-        if name in names:
-            raise ValueError("a name that occurs twice")
-        names.add(name)
+        name = message[slice(*entry[1])].decode()  # of a name that occurs twice the last wins, here and in protobuf
         spans.append((*_data_span(message, *entry[2], arrays[name]), name))
     return spans
 
