@@ -94,12 +94,12 @@ def run(test: Callable[[], object]) -> None:
 @pytest.mark.parametrize("isolated", [True, False])
 def test_answers_come_back_to_those_who_asked(isolated: bool) -> None:
     async def test() -> None:
-        async with bench(FakeModel(), BatchingOptions(inline_s=10), isolated=isolated) as it:
+        async with bench(FakeModel(), BatchingOptions(inline_s=10, max_rows=4), isolated=isolated) as it:
             answers = await asyncio.gather(*(it.ask(float(i), float(-i)) for i in range(100)))
             assert answers == [[i / 2 + 2, -i / 2 + 2] for i in range(100)]
             assert it.in_use == 0
             assert sum(items for items, _ in it.watcher.batches) == 100
-            assert max(rows for _, rows in it.watcher.batches) <= 32
+            assert max(rows for _, rows in it.watcher.batches) <= 4
             assert it.watcher.waits == 100
             assert ("MainThread" in it.model.threads) is not isolated
 
