@@ -10,7 +10,7 @@ class Edge(NamedTuple):
     """One input of a node: the node (or function argument) it comes from, and which of its outputs."""
 
     source: str
-    index: int
+    port: int
     control: bool
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -128,7 +129,7 @@ EXACT_INTEGER = 2**24
 """float32, in which OpenVINO computes many integer operations, holds every integer up to this one."""
 
 
-def exact_bounds(dtype: np.dtype[np.generic]) -> Bounds | None:
+def exact_bounds(dtype: np.dtype[Any]) -> Bounds | None:
     """Return the bounds for an integer input of that type; ``None`` where the type itself holds no more."""
     if dtype.kind not in "iu" or np.iinfo(dtype).max <= EXACT_INTEGER:
         return None

@@ -6,6 +6,7 @@ here, from answers of OpenVINO 2026.4 compared with those of TensorFlow 2.21:
 * float64 and complex numbers are cast to float32; int64 to int32; uint64 saturates; bfloat16 comes back as float16;
 * arithmetic on 8- and 16-bit integers saturates and rounds where TensorFlow wraps and truncates; float16 is not
   rounded between operations;
+* a float too large for an integer type is cut to its ends, and int64's ends are those of int32;
 * sums, products, divisions, reversals and more of 32-bit integers go through float32;
 * assignments and assertions are left out; random numbers are others; ``Unique`` gives zeros; ``ScatterNd`` keeps one
   of the values that belong to one place, and does not add them.
@@ -15,7 +16,6 @@ What stays inexact: NaN is not carried through comparisons, ``Maximum``, ``Minim
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -60,43 +60,42 @@ _NOT_OF_THE_FAMILY = frozenset({"StatelessIf", "StatelessWhile", "StatelessCase"
 
 # Operations that put integers elsewhere, or compare them, and are exact for every type.
 _MOVING = frozenset(
-    """
-    Identity IdentityN Snapshot StopGradient PreventGradient Reshape ExpandDims Squeeze Transpose Concat ConcatV2 Pack
-    Unpack Split SplitV Slice StridedSlice Gather GatherV2 GatherNd ResourceGather ResourceGatherNd Tile BroadcastTo Fill
-    Pad PadV2 MirrorPad Select SelectV2 Where ReverseV2 ReverseSequence Roll ZerosLike OnesLike Const Placeholder
-    PlaceholderWithDefault VarHandleOp ReadVariableOp Cast Shape ShapeN Size Rank OneHot Range EnsureShape TopKV2 ArgMax
-    ArgMin PartitionedCall StatefulPartitionedCall While StatelessWhile If StatelessIf Case StatelessCase Switch Merge
-    Enter Exit NextIteration LoopCond NoOp DepthToSpace SpaceToDepth TensorListReserve TensorListFromTensor
-    TensorListStack TensorListGetItem TensorListSetItem TensorListLength TensorListResize TensorListPushBack
-    TensorListPopBack TensorListConcatV2 TensorListElementShape EmptyTensorList DynamicStitch ParallelDynamicStitch
-    InvertPermutation TensorScatterUpdate BatchToSpaceND SpaceToBatchND Maximum Minimum Max Min Equal NotEqual Less
-    LessEqual Greater GreaterEqual MatrixBandPart Bucketize SparseReshape
-    """.split()
-)
+    {"Identity", "IdentityN", "Snapshot", "StopGradient", "PreventGradient", "Reshape", "ExpandDims", "Squeeze",
+     "Transpose", "Concat", "ConcatV2", "Pack", "Unpack", "Split", "SplitV", "Slice", "StridedSlice", "Gather",
+     "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd", "Tile", "BroadcastTo", "Fill", "Pad", "PadV2",
+     "MirrorPad", "Select", "SelectV2", "Where", "ReverseV2", "ReverseSequence", "Roll", "ZerosLike", "OnesLike",
+     "Const", "Placeholder", "PlaceholderWithDefault", "VarHandleOp", "ReadVariableOp", "Cast", "Shape", "ShapeN",
+     "Size", "Rank", "OneHot", "Range", "EnsureShape", "TopKV2", "ArgMax", "ArgMin", "PartitionedCall",
+     "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "Switch",
+     "Merge", "Enter", "Exit", "NextIteration", "LoopCond", "NoOp", "DepthToSpace", "SpaceToDepth",
+     "TensorListReserve", "TensorListFromTensor", "TensorListStack", "TensorListGetItem", "TensorListSetItem",
+     "TensorListLength", "TensorListResize", "TensorListPushBack", "TensorListPopBack", "TensorListConcatV2",
+     "TensorListElementShape", "EmptyTensorList", "DynamicStitch", "ParallelDynamicStitch", "InvertPermutation",
+     "TensorScatterUpdate", "BatchToSpaceND", "SpaceToBatchND", "Maximum", "Minimum", "Max", "Min", "Equal",
+     "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "MatrixBandPart", "Bucketize", "SparseReshape"}
+)  # fmt: skip
 # Exact on 32-bit integers of moderate size, and giving integers that are no larger.
 _TAME = frozenset(
-    """
-    Neg Abs Sign FloorDiv FloorMod Mod TruncateDiv TruncateMod BitwiseAnd BitwiseOr BitwiseXor RightShift
-    """.split()
-)
+    {"Neg", "Abs", "Sign", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "BitwiseAnd", "BitwiseOr",
+     "BitwiseXor", "RightShift"}
+)  # fmt: skip
 _SUMS = frozenset({"Add", "AddV2", "Sub", "AddN"})
 # Their results are counts, positions or truth values: small, whatever went in.
 _COUNTING = frozenset(
-    """
-    Shape ShapeN Size Rank ArgMax ArgMin Where Equal NotEqual LessEqual Greater GreaterEqual LogicalAnd LogicalOr
-    LogicalNot All Any Range InvertPermutation ZerosLike OnesLike OneHot Sign TensorListLength
-    """.split()
-)
+    {"Shape", "ShapeN", "Size", "Rank", "ArgMax", "ArgMin", "Where", "Equal", "NotEqual", "LessEqual", "Greater",
+     "GreaterEqual", "LogicalAnd", "LogicalOr", "LogicalNot", "All", "Any", "Range", "InvertPermutation",
+     "ZerosLike", "OnesLike", "OneHot", "Sign", "TensorListLength"}
+)  # fmt: skip
 _SAME_ELEMENTS = frozenset(
-    "Identity Snapshot StopGradient Reshape ExpandDims Squeeze Transpose EnsureShape ReadVariableOp".split()
-)
+    {"Identity", "Snapshot", "StopGradient", "Reshape", "ExpandDims", "Squeeze", "Transpose", "EnsureShape",
+     "ReadVariableOp"}
+)  # fmt: skip
 # Attributes that give the type of axes, sizes and positions, not of what is computed.
 _INDEX_TYPES = frozenset(
-    """
-    Tidx Tindices Tshape Tpaddings Tdim Tdims Taxis Tmultiples Tperm Index out_type output_type Tblock_shape Tcrops
-    out_idx Tlen Tsplits index_type Tsegmentids Tnumsegments Tsegments TI Tshift Tlabels Tstart Tsize
-    """.split()
-)
+    {"Tidx", "Tindices", "Tshape", "Tpaddings", "Tdim", "Tdims", "Taxis", "Tmultiples", "Tperm", "Index",
+     "out_type", "output_type", "Tblock_shape", "Tcrops", "out_idx", "Tlen", "Tsplits", "index_type",
+     "Tsegmentids", "Tnumsegments", "Tsegments", "TI", "Tshift", "Tlabels", "Tstart", "Tsize"}
+)  # fmt: skip
 
 
 def check(model: SavedModel, signature: Signature) -> dict[str, Bounds]:
@@ -160,11 +159,11 @@ class _Analysis:
         return [self._result(node, inputs)]
 
     def _input(self, text: str, known: dict[str, list[Flow]]) -> Flow:
-        source, index, _ = edge(text)
+        source, port, _ = edge(text)
         flows = known.get(source)
         if not flows:  # a cycle of an old loop
             return DATA
-        return flows[index] if index < len(flows) else flows[0]
+        return flows[port] if port < len(flows) else flows[0]
 
     def _check_operation(self, node: Any) -> None:
         reason = _WRONG.get(node.op)
@@ -179,13 +178,17 @@ class _Analysis:
             raise self._refuse(f"variable {node.name} is {dtype}, which OpenVINO does not hold exactly")
         for dtype_name in _types(node, index_types=True):
             if dtype_name in _UNHELD_INSIDE:
-                raise self._refuse(f"operation {node.op} (node {node.name}) on {dtype_name}, which OpenVINO cannot hold")
+                raise self._refuse(
+                    f"operation {node.op} (node {node.name}) on {dtype_name}, which OpenVINO cannot hold"
+                )
 
     def _check_integers(self, node: Any, inputs: list[Flow]) -> None:
         if node.op == "Cast":
             pair = dtype_of(node.attr["SrcT"].type).name, dtype_of(node.attr["DstT"].type).name
-            if pair[0].startswith("float") and pair[1] == "int64":
-                raise self._refuse(f"operation Cast (node {node.name}) to int64, which OpenVINO holds in 32 bits")
+            if pair[0].startswith("float") and pair[1] in _NARROW | {"int64"} - {"float16"}:
+                raise self._refuse(
+                    f"operation Cast (node {node.name}) from {pair[0]} to {pair[1]}: it cuts differently"
+                )
         if node.op in _MOVING:
             return
         types = set(_types(node, index_types=False))
@@ -231,10 +234,8 @@ class _Analysis:
 
     def _body(self, name: str, arguments: list[Flow]) -> list[Flow]:
         definition = self._graph.functions[name]
-        known = {
-            argument.name: [given]
-            for argument, given in itertools.zip_longest(definition.signature.input_arg, arguments, fillvalue=DATA)
-        }
+        names = [argument.name for argument in definition.signature.input_arg]
+        known = {name: [given] for name, given in zip(names, arguments, strict=True)}
         for node in self._graph.reached_in(name):
             known[node.name] = self._node(node, known)
         return [self._input(definition.ret[output.name], known) for output in definition.signature.output_arg]

@@ -72,10 +72,8 @@ def cpu_threads(memberships: Path = Path("/proc/self/cgroup"), cgroups: Path = P
 def _asked_for(artifact: Artifact, engine: str, precision: str) -> Choice:
     found = engine_class(engine)
     if artifact.kind not in found.kinds:
-        able = [name for name in ENGINES if artifact.kind in engine_class(name).kinds]
-        raise failed_precondition(
-            f"{engine} does not read {artifact.kind} artifacts ({artifact.path}); {' and '.join(able) or 'nothing'} does"
-        )
+        able = " or ".join(name for name in ENGINES if artifact.kind in engine_class(name).kinds)
+        raise failed_precondition(f"{engine} does not read {artifact.kind} artifacts ({artifact.path}); try {able}")
     if not found.installed():
         raise failed_precondition(
             f"the engine {engine} is not installed here: pip install '{EXTRAS.get(engine, 'servable')}'"

@@ -17,8 +17,27 @@ from google.protobuf.message import DecodeError
 from servable.core.errors import Code, ServingError, not_found
 from servable.core.signatures import Shape, Signature, TensorSpec
 from servable.core.tensors import (
-    BFLOAT16, BOOL, COMPLEX64, COMPLEX128, FLOAT8_E4M3FN, FLOAT8_E5M2, FLOAT16, FLOAT32, FLOAT64, INT4, INT8, INT16,
-    INT32, INT64, STRING, UINT4, UINT8, UINT16, UINT32, UINT64, DType,
+    BFLOAT16,
+    BOOL,
+    COMPLEX64,
+    COMPLEX128,
+    FLOAT8_E4M3FN,
+    FLOAT8_E5M2,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INT4,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    STRING,
+    UINT4,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    DType,
 )  # fmt: skip
 from servable.engines.graph import Graph
 from servable.engines.tensor_bundle import missing_part

@@ -9,8 +9,26 @@ import numpy as np
 
 from servable.core.errors import Code, ServingError
 from servable.core.tensors import (
-    BFLOAT16, BOOL, COMPLEX64, COMPLEX128, FLOAT8_E4M3FN, FLOAT8_E5M2, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32,
-    INT64, STRING, UINT8, UINT16, UINT32, UINT64, Array, DType,
+    BFLOAT16,
+    BOOL,
+    COMPLEX64,
+    COMPLEX128,
+    FLOAT8_E4M3FN,
+    FLOAT8_E5M2,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    STRING,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    Array,
+    DType,
 )  # fmt: skip
 
 _BY_NUMBER: dict[int, tuple[DType, str]] = {

@@ -1,0 +1,127 @@
+"""What an ONNX file says about itself: its signature, and whether all of its data is there. Needs no ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from servable.core.errors import Code, ServingError, not_found, unimplemented
+from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
+from servable.core.tensors import (
+    BFLOAT16,
+    BOOL,
+    COMPLEX64,
+    COMPLEX128,
+    FLOAT8_E4M3FN,
+    FLOAT8_E5M2,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    INT4,
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    STRING,
+    UINT4,
+    UINT8,
+    UINT16,
+    UINT32,
+    UINT64,
+    DType,
+)  # fmt: skip
+from servable.protos import onnx
+
+_DTYPES: dict[str, DType] = {
+    "FLOAT": FLOAT32, "DOUBLE": FLOAT64, "FLOAT16": FLOAT16, "BFLOAT16": BFLOAT16, "INT8": INT8, "INT16": INT16,
+    "INT32": INT32, "INT64": INT64, "UINT8": UINT8, "UINT16": UINT16, "UINT32": UINT32, "UINT64": UINT64, "BOOL": BOOL,
+    "STRING": STRING, "COMPLEX64": COMPLEX64, "COMPLEX128": COMPLEX128, "FLOAT8E4M3FN": FLOAT8_E4M3FN,
+    "FLOAT8E5M2": FLOAT8_E5M2, "INT4": INT4, "UINT4": UINT4,
+}  # fmt: skip
+
+
+def read(path: Path) -> Any:
+    """Return the file's ModelProto; NOT_FOUND, or DATA_LOSS if it cannot be understood."""
+    try:
+        return onnx.ModelProto.FromString(path.read_bytes())
+    except FileNotFoundError:
+        raise not_found(f"there is no file {path}") from None
+    except OSError as error:
+        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
+
+
+def signature(model: Any) -> Signature:
+    """Return the one signature of an ONNX model. UNIMPLEMENTED names an input or output that is not a tensor."""
+    given = {tensor.name for tensor in model.graph.initializer}  # an old file lists its weights as inputs, too
+    given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    inputs = [_spec("input", info) for info in model.graph.input if info.name not in given]
+    outputs = [_spec("output", info) for info in model.graph.output]
+    return Signature(DEFAULT_SIGNATURE, {spec.name: spec for spec in inputs}, {spec.name: spec for spec in outputs})
+
+
+def missing(path: Path) -> str | None:
+    """Return what an ONNX file or the data files beside it lack, or ``None`` if they prove themselves whole."""
+    try:
+        model = read(path)
+    except ServingError as error:
+        return error.message
+    if not model.graph.output or not model.opset_import:
+        return f"{path} ends before its graph, or its list of operator sets, does"
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and (lack := _missing_data(path, tensor)) is not None:
+            return lack
+    return None
+
+
+def _spec(role: str, info: Any) -> TensorSpec:
+    kind = info.type.WhichOneof("value")
+    if kind != "tensor_type":
+        found = (kind or "nothing").removesuffix("_type")
+        raise unimplemented(f"{role} {info.name!r} is a {found}; only tensors can be served")
+    tensor = info.type.tensor_type
+    try:
+        dtype = _DTYPES[onnx.TensorProto.DataType.Name(tensor.elem_type)]
+    except (KeyError, ValueError):
+        raise unimplemented(f"{role} {info.name!r} has the ONNX element type {tensor.elem_type}") from None
+    return TensorSpec(info.name, dtype, _shape(tensor), info.name)
+
+
+def _shape(tensor: Any) -> Shape | None:
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(dim.dim_value if dim.WhichOneof("value") == "dim_value" else None for dim in tensor.shape.dim)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _tensors(inner)
+
+
+def _missing_data(path: Path, tensor: Any) -> str | None:
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    data = path.parent / where.get("location", "")
+    try:
+        needed = int(where.get("offset", "0")) + int(where.get("length", "0"))
+    except ValueError:
+        return f"{path} says in a way that cannot be read where the data of {tensor.name!r} is"
+    try:
+        length = data.stat().st_size if data.is_file() else None
+    except OSError:
+        length = None
+    if length is None:
+        return f"there is no {data}, which holds {tensor.name!r}"
+    return f"{data} has {length} of at least {needed} bytes" if length < needed else None

@@ -1,0 +1,199 @@
+"""One signature, compiled: as declared, and again for ranks that requests bring.
+
+A compiled graph with free dimensions does not look whether the inner dimensions of a request fit its weights: it reads
+beyond the tensor. So every combination of shapes is first tried on an outline of the graph, by shape inference alone,
+which takes well under a millisecond for a small graph and happens once per combination.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from servable.core.errors import ServingError, internal, invalid_argument
+from servable.core.signatures import Shape, Signature, TensorSpec
+from servable.core.tensors import Array
+from servable.engines.openvino_flow import Bounds
+from servable.engines.openvino_graphs import Shapes, Source, Wiring, partial_shape
+from servable.engines.openvino_messages import is_about_shapes, useful
+
+_VARIANTS = 8
+_KNOWN_SHAPES = 1024
+_OUTLINE_BYTES = 4096
+
+Sizes = tuple[int, ...]
+
+
+class Program:
+    """A compiled graph. Ranks are fixed; dimensions may be free."""
+
+    def __init__(self, core: Any, wiring: Wiring, config: Mapping[str, Any]) -> None:
+        import openvino
+
+        self._tensor = openvino.Tensor
+        self._inputs = wiring.inputs
+        self._outputs = wiring.outputs
+        self._outline = _outline(wiring.graph)
+        self._request = core.compile_model(wiring.graph, "CPU", dict(config)).create_infer_request()
+        self._fed: dict[str, Any] = {}
+
+    def fits(self, shapes: Mapping[str, Sizes]) -> None:
+        """Raise what OpenVINO raises if the graph cannot take these shapes."""
+        used = {place: partial_shape(shapes[name]) for name, place in self._inputs.items()}
+        if used:
+            self._outline.reshape(used)
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute; shapes must have been found to fit."""
+        for name, place in self._inputs.items():
+            tensor = self._tensor(_shareable(inputs[name]), shared_memory=True)
+            self._request.set_input_tensor(place, tensor)
+            self._fed[name] = tensor  # the request does not keep it alive
+        self._request.infer()
+        return {name: self._request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs}
+
+
+class SignaturePrograms:
+    """The programs of one signature, by the ranks they take."""
+
+    def __init__(self, core: Any, opened: Source, signature: Signature, config: Mapping[str, Any]) -> None:
+        self._core = core
+        self._source = opened
+        self._signature = signature
+        self._config = config
+        self._bounds: list[tuple[str, Bounds]] = list(opened.bounds[signature.name].items())
+        self._specs = list(signature.inputs.values())
+        self._variants: OrderedDict[tuple[int | None, ...], Program | ServingError] = OrderedDict()
+        self._known: OrderedDict[tuple[Sizes, ...], Program] = OrderedDict()
+        wiring = opened.read(signature.name)  # also when nothing can be compiled yet: it says what cannot be held
+        ranked = all(spec.shape is not None for spec in self._specs)
+        self._declared = self._compiled(wiring) if ranked else None
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute the outputs. INVALID_ARGUMENT for shapes and integers that the graph cannot take."""
+        shapes = tuple(inputs[spec.name].shape for spec in self._specs)
+        program = self._known.get(shapes)
+        if program is None:
+            program = self._program(shapes)
+        for name, bounds in self._bounds:
+            if (outside := bounds.violation(inputs[name])) is not None:
+                raise invalid_argument(f"input {name!r} holds {outside}: {bounds.reason}")
+        try:
+            return program.run(inputs, outputs)
+        except Exception as error:
+            message = useful(error)
+            raise self._misfit(shapes, message) if is_about_shapes(message) else internal(message) from error
+
+    def _program(self, shapes: tuple[Sizes, ...]) -> Program:
+        """Return the program for shapes that were not seen before (or not for long)."""
+        program = self._by_rank(shapes)
+        try:
+            program.fits({spec.name: sizes for spec, sizes in zip(self._specs, shapes, strict=True)})
+        except Exception as error:
+            raise self._misfit(shapes, useful(error)) from error
+        self._known[shapes] = program
+        if len(self._known) > _KNOWN_SHAPES:
+            self._known.popitem(last=False)
+        return program
+
+    def _by_rank(self, shapes: tuple[Sizes, ...]) -> Program:
+        unlike = [not _is_like(sizes, spec.shape) for spec, sizes in zip(self._specs, shapes, strict=True)]
+        if self._declared is not None and not any(unlike):
+            return self._declared
+        for spec, other in zip(self._specs, unlike, strict=True):
+            if other and spec.shape is not None and self._source.shapes_are_binding:
+                raise self._misfit(shapes)
+        key = tuple(len(sizes) if other else None for sizes, other in zip(shapes, unlike, strict=True))
+        if key not in self._variants:
+            self._variants[key] = self._variant(key, shapes)
+            if len(self._variants) > _VARIANTS:
+                self._forget(self._variants.popitem(last=False)[1])
+        self._variants.move_to_end(key)
+        found = self._variants[key]
+        if isinstance(found, ServingError):
+            raise self._misfit(shapes, found.message)
+        return found
+
+    def _variant(self, key: tuple[int | None, ...], shapes: tuple[Sizes, ...]) -> Program | ServingError:
+        """Compile for other ranks, or keep the reason why not: it stays the same."""
+        wanted: Shapes = {
+            spec.name: (None,) * rank for spec, rank in zip(self._specs, key, strict=True) if rank is not None
+        }
+        try:
+            wiring = self._source.read(self._signature.name, wanted)
+            if (reason := _leniency(wiring.graph)) is not None:
+                return self._misfit(shapes, reason)
+            return self._compiled(wiring)
+        except ServingError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # OpenVINO raises RuntimeError for everything
+            return self._misfit(shapes, useful(error))
+
+    def _forget(self, variant: Program | ServingError) -> None:
+        for shapes in [shapes for shapes, program in self._known.items() if program is variant]:
+            del self._known[shapes]
+
+    def _compiled(self, wiring: Wiring) -> Program:
+        try:
+            return Program(self._core, wiring, self._config)
+        except Exception as error:
+            raise internal(f"OpenVINO cannot compile signature {self._signature.name!r}: {useful(error)}") from error
+
+    def _misfit(self, shapes: tuple[Sizes, ...], detail: str = "") -> ServingError:
+        sent = ", ".join(f"{spec.name}: {list(sizes)}" for spec, sizes in zip(self._specs, shapes, strict=True))
+        expected = ", ".join(f"{spec.name}: {_declared(spec)}" for spec in self._specs)
+        because = f" ({detail})" if detail else ""
+        return invalid_argument(f"inputs of shapes {sent} do not fit; expected {expected}{because}")
+
+
+def _declared(spec: TensorSpec) -> str:
+    return "any shape" if spec.shape is None else str(["?" if size is None else size for size in spec.shape])
+
+
+def _is_like(sizes: Sizes, shape: Shape | None) -> bool:
+    if shape is None or len(sizes) != len(shape):
+        return False
+    return all(wanted is None or wanted == size for size, wanted in zip(sizes, shape, strict=True))
+
+
+def _shareable(array: Array) -> Array:
+    """Return an array that OpenVINO takes as it is. A view of a request's bytes cannot be written to: it is copied."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.writeable else np.array(array, order="C")
+
+
+def _outline(graph: Any) -> Any:
+    """Return a copy of a graph that has its shapes and not its weights, which become inputs of their shape."""
+    from openvino import opset13
+
+    outline = graph.clone()
+    stand_ins = []
+    for operation in outline.get_ops():
+        if operation.get_type_name() == "Constant" and operation.get_byte_size() > _OUTLINE_BYTES:
+            stand_in = opset13.parameter(operation.get_output_shape(0), operation.get_element_type())
+            operation.output(0).replace(stand_in.output(0))
+            stand_ins.append(stand_in)
+    if stand_ins:
+        outline.add_parameters(stand_ins)
+    return outline
+
+
+def _leniency(graph: Any) -> str | None:
+    """Return why TensorFlow would refuse a graph of these ranks that OpenVINO takes, or ``None``."""
+    for operation in graph.get_ops():
+        kind, name = operation.get_type_name(), operation.get_friendly_name()
+        if kind == "MatMul" and 1 in (_rank(operation, 0), _rank(operation, 1)):
+            return f"{name} multiplies matrices"
+        if kind.startswith("Reduce") and _rank(operation, 0) == 0:
+            return f"{name} reduces a dimension"
+        if kind == "If" and _rank(operation, 0) not in (0, None):
+            return f"{name} decides by a scalar"
+    return None
+
+
+def _rank(operation: Any, place: int) -> int | None:
+    rank = operation.get_input_partial_shape(place).rank
+    return None if rank.is_dynamic else int(rank.get_length())
