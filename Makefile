@@ -5,7 +5,7 @@ PLAIN := .venv-plain
 PIP := -m pip install -q --disable-pip-version-check
 DEMO_MODELS ?= build/demo-models
 
-.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client bench soak clean
+.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -33,6 +33,9 @@ protos: .venv/.complete ## compile the message definitions
 
 sync-client: .venv/.complete ## generate the synchronous client from the asynchronous one
 	$(BIN)/python -m servable.client.generate
+
+flags: .venv/.complete ## write the page of flags
+	$(BIN)/python -m servable.cli.flags_page
 
 bench: .venv/.complete ## measure this machine and write docs/benchmarks
 	$(BIN)/python bench/run.py $(BENCH)

@@ -159,7 +159,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         kind = _kind(item)
         options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": _help(item)}
         if kind is bool:
-            options |= {"nargs": "?", "const": True, "type": _boolean, "metavar": "true|false"}
+            options |= {"type": _boolean, "metavar": "true|false"}
         elif item.metadata["choices"]:
             options |= {"choices": item.metadata["choices"]}
         else:
@@ -167,6 +167,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             if item.default_factory is not MISSING:
                 options |= {"action": "append"}
         parser.add_argument(f"--{item.name}", **options)
+
+
+def spell_out(words: Sequence[str]) -> list[str]:
+    """Return the command line with ``--flag=true`` for a bare ``--flag``: a word that follows is not its value."""
+    bare = {f"--{item.name}" for item in option_fields() if _kind(item) is bool}
+    return [f"{word}=true" if word in bare else word for word in words]
 
 
 def read_settings(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> ServeSettings:
@@ -213,11 +219,16 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true, false, 1 or 0, not {text!r}")
 
 
-def _help(item: Field[Any]) -> str:
+def option_default(item: Field[Any]) -> str:
+    """Return the default of an option as one would write it; "" if it has none."""
     if item.default in (MISSING, None, ""):
-        return str(item.metadata["help"])
-    default = str(item.default).lower() if isinstance(item.default, bool) else item.default
-    return f"{item.metadata['help']} (default: {default})"
+        return ""
+    return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
+
+
+def _help(item: Field[Any]) -> str:
+    default = option_default(item)
+    return f"{item.metadata['help']} (default: {default})" if default else str(item.metadata["help"])
 
 
 def _models_field() -> Field[Any]:

@@ -17,7 +17,10 @@ COMMANDS = {
     "status": ("servable.cli.status", "show what a running server has loaded"),
     "example": ("servable.cli.example", "list and build the example models"),
 }
-"""Name -> module and summary. A module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``."""
+"""Name -> module and summary.
+
+A module has ``add_arguments(parser)``, ``run(arguments) -> exit code``, and perhaps ``rewrite(words) -> words``.
+"""
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -42,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(command)
+    if command in COMMANDS:
+        module: Any = importlib.import_module(COMMANDS[command][0])
+        words = getattr(module, "rewrite", list)(words)
     parsed = parser.parse_args(words)
     if parsed.version:
         from importlib.metadata import version

@@ -11,7 +11,7 @@ from servable.app import Server
 from servable.cli import DONE, FAILED
 from servable.cli.samples import curl_line
 from servable.observe.logs import configure_logs
-from servable.settings import ServeSettings, add_flags, read_settings
+from servable.settings import ServeSettings, add_flags, read_settings, spell_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "Every flag can be given as an environment variable, SERVABLE_ and its name in capitals."
     add_flags(parser)
+
+
+def rewrite(words: list[str]) -> list[str]:
+    """Return the command line as argparse can read it."""
+    return spell_out(words)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,83 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servable.cli import COMMANDS, build_parser
+from servable.cli.flags_page import PAGE, page
+from servable.settings import option_fields
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+IDS = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+
+def test_the_page_of_flags_is_the_generated_one() -> None:
+    assert PAGE.read_text() == page(), "run: make flags"
+
+
+def test_the_synchronous_client_is_the_generated_one() -> None:
+    command = [sys.executable, "-m", "servable.client.generate", "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run: make sync-client"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        if not target.startswith(("http:", "https:")):
+            assert (path.parent / target).exists(), f"{target} does not exist"
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    for block in re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.DOTALL):
+        for line in block.splitlines():
+            words = line.strip().removeprefix("$ ").split()
+            if words and words[0] == "servable":
+                yield words[1:]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_and_flags_in_documents_exist(path: Path) -> None:
+    for words in commands(path.read_text()):
+        assert words[0] in COMMANDS, f"servable {words[0]} is no command"
+        help_text = build_parser(words[0]).format_help() + _help_of(words)
+        for word in words:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in help_text, f"{word} is no flag of servable {words[0]}"
+
+
+def _help_of(words: list[str]) -> str:
+    arguments = words[:2] if words[0] == "example" else words[:1]
+    command = [sys.executable, "-m", "servable", *arguments, "--help"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_flags_in_prose_exist(path: Path) -> None:
+    known = {f"--{item.name}" for item in option_fields()} | {"--help", "--version", "--json", "--strict", "--flag"}
+    for flag in re.findall(r"`(--[a-z_]+)[^`]*`", path.read_text()):
+        assert flag in known, f"{flag} is no flag"
+
+
+def test_make_targets_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in DOCUMENTS:
+        for target in re.findall(r"`make ([a-z-]+)", path.read_text()):
+            assert target in targets, f"{path.name}: make {target}"
+
+
+def test_metrics_in_the_reference_are_those_exposed() -> None:
+    from servable.observe.metrics import Metrics
+
+    exposed = set(
+        re.findall(rb"^# TYPE (servable_\w+)", Metrics(list, lambda _: False).exposition(), re.MULTILINE)
+    )
+    written = set(re.findall(rb"`(servable_\w+)`", (ROOT / "docs/reference/metrics.md").read_bytes()))
+    assert written == exposed
