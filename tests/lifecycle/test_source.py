@@ -17,6 +17,7 @@ class Follower:
     def __init__(self, *, poll_s=0.01, timeout_s=30.0, clock=time.monotonic) -> None:
         self.changes = 0
         self.looks = 0
+        self.wishes: list[dict[str, list[int]]] = []
         self.failed: dict[str, frozenset[int]] = {}
         self.hanging: set[str] = set()
         self.freed = threading.Event()
@@ -36,6 +37,7 @@ class Follower:
     def looked(self, changed) -> None:
         self.looks += 1
         self.changes += changed
+        self.wishes.append(self.wish())
 
     def wish(self) -> dict[str, list[int]]:
         return {name: sorted(specs) for name, specs in self.source.wish().items()}
@@ -176,9 +178,11 @@ def test_a_changed_policy_goes_on_from_the_wish_there_is(follow, base, tmp_path)
         follower.source.apply([config])
         follower.source.start(asyncio.get_running_loop())
         await follower.until(lambda: follower.wish() == {"a": [2]})
+        follower.wishes.clear()
         follower.source.apply([ModelConfig("a", config.base_path, All())])
         assert follower.wish() == {"a": [2]}
         await follower.until(lambda: follower.wish() == {"a": [1, 2]})
+        assert all(2 in wish["a"] for wish in follower.wishes)
 
     follow(body)
 

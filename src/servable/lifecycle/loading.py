@@ -125,17 +125,21 @@ def _translate(error: BaseException, spec: VersionSpec) -> ServingError:
 
 
 def close_version(loaded: LoadedVersion) -> None:
-    """Free a version and give its memory back to the system. A failure is logged: the version is gone all the same."""
+    """Free a version. A failure is logged: the version is gone all the same."""
     try:
         loaded.model.close()
     except Exception:
         log.exception("closing %s version %d failed", loaded.name, loaded.version)
     loaded.executor = None
-    _trim()
 
 
-def _trim() -> None:
-    """Return freed memory to the system where the C library can (glibc)."""
+def _return_memory() -> None:
+    """Give freed memory back to the system where the C library can (glibc).
+
+    Without it a model that was closed stays in the allocator's hands as a whole, and a load leaves the parsed file,
+    often as large as the model. It holds locks of the allocator, so it must not run in a nice thread, which a busy
+    machine could stop for long.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -182,7 +186,10 @@ Job: TypeAlias = Callable[[], None]
 
 
 class Workers:
-    """Runs jobs in threads of their own, ``limit`` at a time, and hands each outcome back on the loop."""
+    """Runs jobs in threads of their own, ``limit`` at a time, and hands each outcome back on the loop.
+
+    After each, the memory that it freed goes back to the system.
+    """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop, limit: int) -> None:
         self.limit = limit
@@ -217,3 +224,4 @@ class Workers:
         self._running -= 1
         self._start()
         done(outcome)
+        threading.Thread(target=_return_memory, name="return memory", daemon=True).start()
