@@ -15,7 +15,7 @@ import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
-from servable.core.tensors import FLOAT32, INT32, INT64, Array, DType, dtype_of
+from servable.core.tensors import FLOAT32, INT32, INT64, Array, DType
 from servable.zoo import weights as w
 from servable.zoo.onnx_builders import write_onnx
 from servable.zoo.reference import forward
@@ -193,12 +193,13 @@ def _check_inputs(example: ExampleModel, inputs: Mapping[str, Array]) -> None:
         raise invalid_argument(
             f"{example.name} takes the inputs {', '.join(expected)}, not {', '.join(sorted(inputs)) or 'none'}"
         )
-    rows = len(next(iter(inputs.values())))
+    rows = next(iter(inputs.values())).shape[:1]
     for key, spec in expected.items():
         array = inputs[key]
-        shape = tuple(rows if size is None else size for size in spec.shape or ())
-        if array.dtype != spec.dtype.numpy or array.shape != shape:
-            raise invalid_argument(f"input {key} is {dtype_of(array)}{list(array.shape)}, expected {spec}")
+        if array.dtype != spec.dtype.numpy or array.shape != rows + (spec.shape or ())[1:]:
+            raise invalid_argument(
+                f"input {key} is {array.dtype}{list(array.shape)}, expected {spec} with as many rows as the others"
+            )
 
 
 def _write(example: ExampleModel, kind: str, weights: w.Weights, directory: Path) -> None:

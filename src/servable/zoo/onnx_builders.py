@@ -29,7 +29,7 @@ def write_onnx(name: str, signature: Signature, weights: w.Weights, directory: P
         import onnx.checker
     except ImportError as error:
         raise failed_precondition(
-            "building an ONNX model needs the onnx package: pip install 'servable[zoo]'"
+            f"building an ONNX model needs the onnx package: pip install 'servable[zoo]' ({error})"
         ) from error
     graph = _Graph(onnx)
     _BUILD[name](graph, weights)

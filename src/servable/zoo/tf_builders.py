@@ -26,7 +26,7 @@ def write_saved_model(name: str, signature: Signature, weights: w.Weights, direc
         keras: Any = importlib.import_module("keras")
     except ImportError as error:
         raise failed_precondition(
-            "building a SavedModel needs TensorFlow: pip install 'servable[tensorflow]'"
+            f"building a SavedModel needs TensorFlow: pip install 'servable[tensorflow]' ({error})"
         ) from error
     specs = {
         spec.name: tf.TensorSpec(spec.shape, spec.dtype.numpy, name=spec.name) for spec in signature.inputs.values()
@@ -132,7 +132,8 @@ def _text_cnn(tf: Any, weights: dict[str, Any], input_ids: Any, e1_mas: Any, e2_
         ],
         axis=2,
     )
-    image = tf.expand_dims(joined, 3)
+    # Features as channels: as the breadth of one channel, TensorFlow takes four times as long for a single row.
+    image = tf.expand_dims(joined, 2)
     pooled = [_text_cnn_branch(tf, weights, image, width) for width in w.RELATION_WIDTHS]
     hidden = tf.tanh(tf.matmul(tf.concat(pooled, axis=1), weights["hidden_kernel"]) + weights["hidden_bias"])
     logits = tf.matmul(hidden, weights["head_kernel"]) + weights["head_bias"]
@@ -140,8 +141,8 @@ def _text_cnn(tf: Any, weights: dict[str, Any], input_ids: Any, e1_mas: Any, e2_
 
 
 def _text_cnn_branch(tf: Any, weights: dict[str, Any], image: Any, width: int) -> Any:
-    """Convolve an image [n, time, features, 1] over its whole breadth; return the maxima over time, [n, maps]."""
-    kernel = tf.expand_dims(weights[f"conv{width}_kernel"], 2)
+    """Convolve an image [n, time, 1, features]; return the maxima over time, [n, maps]."""
+    kernel = tf.expand_dims(weights[f"conv{width}_kernel"], 1)
     maps = tf.nn.conv2d(image, kernel, strides=1, padding="VALID")
     normal, _, _ = tf.compat.v1.nn.fused_batch_norm(
         maps,
@@ -152,8 +153,7 @@ def _text_cnn_branch(tf: Any, weights: dict[str, Any], image: Any, width: int) -
         epsilon=w.NORM_EPSILON,
         is_training=False,
     )
-    # Not bias_add: TensorFlow's optimizer fuses that one so that a batch of no rows fails.
-    active = tf.nn.relu(normal + weights[f"conv{width}_bias"])
+    active = tf.nn.relu(tf.nn.bias_add(normal, weights[f"conv{width}_bias"]))
     return tf.reduce_max(active, axis=[1, 2])
 
 

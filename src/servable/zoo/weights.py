@@ -89,14 +89,19 @@ def _text_cnn(rng: np.random.Generator) -> dict[str, Array]:
         "embedding": _normal(rng, (RELATION_VOCABULARY, EMBEDDING), 0.5),
         "positions": _normal(rng, (POSITIONS, POSITION_EMBEDDING), 0.5),
     }
+    # Batch normalization holds the statistics that training would have left: masks are 0 or 1, any token is as likely.
+    tokens, masks = (weights[name].astype(np.float64) for name in ("embedding", "positions"))
+    masks = masks[:2]
+    means = np.concatenate([tokens.mean(axis=0), masks.mean(axis=0), masks.mean(axis=0)])
+    variances = np.concatenate([tokens.var(axis=0), masks.var(axis=0), masks.var(axis=0)])
     for width in RELATION_WIDTHS:
-        weights[f"conv{width}_kernel"] = _kernel(rng, (width, RELATION_FEATURES, MAPS))
-        # The statistics that training would have left: near those of the convolution's output.
-        weights[f"norm{width}_mean"] = _normal(rng, (MAPS,), 0.1)
-        weights[f"norm{width}_variance"] = rng.uniform(0.2, 0.4, MAPS).astype(np.float32)
-        weights[f"norm{width}_gamma"] = rng.uniform(0.3, 0.6, MAPS).astype(np.float32)
-        weights[f"norm{width}_beta"] = _normal(rng, (MAPS,), 0.05)
-        weights[f"conv{width}_bias"] = _normal(rng, (MAPS,), 0.05)
+        kernel = _kernel(rng, (width, RELATION_FEATURES, MAPS))
+        weights[f"conv{width}_kernel"] = kernel
+        weights[f"norm{width}_mean"] = (means @ kernel.sum(axis=0)).astype(np.float32)
+        weights[f"norm{width}_variance"] = (variances @ np.square(kernel).sum(axis=0)).astype(np.float32)
+        weights[f"norm{width}_gamma"] = rng.uniform(0.45, 0.55, MAPS).astype(np.float32)
+        weights[f"norm{width}_beta"] = _normal(rng, (MAPS,), 0.02)
+        weights[f"conv{width}_bias"] = _normal(rng, (MAPS,), 0.02)
     features = len(RELATION_WIDTHS) * MAPS
     hidden = _kernel(rng, (features, features), 3.0)
     weights["hidden_kernel"] = hidden - hidden.mean(axis=0, keepdims=True)
