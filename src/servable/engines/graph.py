@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from servable.protos import tensorflow
+
+
+def attribute(node: Any, name: str) -> Any:
+    """Return an attribute of a node, an empty one if it has none. ``node.attr[name]`` would add it to the graph."""
+    return node.attr[name] if name in node.attr else tensorflow.AttrValue()
+
 
 class Edge(NamedTuple):
     """One input of a node: the node (or function argument) it comes from, and which of its outputs."""

@@ -23,6 +23,7 @@ from servable.engines.graph import edge
 from servable.engines.openvino_flow import Bounds, exact_bounds
 from servable.engines.openvino_limits import UNHELD_DTYPES, check, refusal
 from servable.engines.openvino_messages import unconverted, useful
+from servable.engines.tensor_bundle import read_index
 from servable.protos import tensorflow
 
 Shapes = Mapping[str, Shape]
@@ -115,9 +116,10 @@ class _SavedModelSource(Source):
         self._identity = _identity(model.directory)
         self._model: savedmodel.SavedModel | None = model
         self.signatures = model.signatures
-        self.bounds = {
-            name: check(model, signature) for name, signature in model.signatures.items() if runnable(signature)
-        }
+        callable_ones = {name: spec for name, spec in model.signatures.items() if runnable(spec)}
+        self.bounds = {name: check(model, spec) for name, spec in callable_ones.items()}
+        for spec in callable_ones.values():
+            _check_variables(model, spec)
 
     def read(self, signature: str, shapes: Shapes | None = None) -> Wiring:
         model = self._model or self._again()
@@ -157,6 +159,14 @@ def partial_shape(shape: Shape) -> Any:
     from openvino import PartialShape
 
     return PartialShape([-1 if size is None else size for size in shape])
+
+
+def _check_variables(model: savedmodel.SavedModel, spec: Signature) -> None:
+    if "VarHandleOp" not in model.operations(spec.name):
+        return
+    entries = read_index(model.directory / "variables" / "variables.index").entries
+    if any(entry.sliced for entry in entries.values()):
+        raise refusal(model, spec, "operation VarHandleOp: its variables are stored in slices, which OpenVINO mixes up")
 
 
 def _identity(directory: Path) -> tuple[int, ...]:

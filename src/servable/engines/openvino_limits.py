@@ -11,7 +11,8 @@ here, from answers of OpenVINO 2026.4 compared with those of TensorFlow 2.21:
 * assignments and assertions are left out; random numbers are others; ``Unique`` gives zeros; ``ScatterNd`` keeps one
   of the values that belong to one place, and does not add them.
 
-What stays inexact: NaN is not carried through comparisons, ``Maximum``, ``Minimum`` and ``Relu``.
+What stays: NaN is not carried through comparisons, ``Maximum``, ``Minimum`` and ``Relu``; the mean of nothing is 0 and
+not NaN; an index into an activation, unlike one into a table of known size, may be out of range and gives zeros.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 from servable.core.errors import ServingError, unimplemented
 from servable.core.signatures import Signature
 from servable.engines import openvino_flow as flow
-from servable.engines.graph import Graph, edge
+from servable.engines.graph import Graph, attribute, edge
 from servable.engines.openvino_flow import DATA, SMALL, Bounds, Flow
 from servable.engines.savedmodel import SavedModel, dtype_of
 from servable.engines.tensor_proto import to_array
@@ -40,6 +41,7 @@ _WRONG = {
     "UniqueV2": "OpenVINO gives wrong values for it",
     "UniqueWithCounts": "OpenVINO gives wrong values for it",
     "ScatterNd": "OpenVINO does not add up the values for one place",
+    "DynamicPartition": "OpenVINO does not look whether the partitions fit the data",
     "CTCGreedyDecoder": "OpenVINO gives its result another shape",
     "Assert": "OpenVINO leaves it out",
     "CheckNumerics": "OpenVINO leaves it out",
@@ -47,6 +49,8 @@ _WRONG = {
 }
 _WRONG_FAMILIES = {
     "Assign": "OpenVINO forgets what a call assigns",
+    "Segment": "OpenVINO does not look whether the segments fit the data",
+    "UnsortedSegment": "OpenVINO does not look whether the segments fit the data",
     "ResourceScatter": "OpenVINO forgets what a call assigns",
     "Random": "OpenVINO draws other numbers",
     "Stateless": "OpenVINO draws other numbers",
@@ -79,6 +83,7 @@ _TAME = frozenset(
     {"Neg", "Abs", "Sign", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "BitwiseAnd", "BitwiseOr",
      "BitwiseXor", "RightShift"}
 )  # fmt: skip
+_DIVISIONS = frozenset({"FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod"})
 _SUMS = frozenset({"Add", "AddV2", "Sub", "AddN"})
 # Their results are counts, positions or truth values: small, whatever went in.
 _COUNTING = frozenset(
@@ -173,8 +178,8 @@ class _Analysis:
             raise self._refuse(f"operation {node.op} (node {node.name}): {reason}")
 
     def _check_dtypes(self, node: Any) -> None:
-        if node.op == "VarHandleOp" and dtype_of(node.attr["dtype"].type).name != "float32":
-            dtype = dtype_of(node.attr["dtype"].type)
+        if node.op == "VarHandleOp" and dtype_of(attribute(node, "dtype").type).name != "float32":
+            dtype = dtype_of(attribute(node, "dtype").type)
             raise self._refuse(f"variable {node.name} is {dtype}, which OpenVINO does not hold exactly")
         for dtype_name in _types(node, index_types=True):
             if dtype_name in _UNHELD_INSIDE:
@@ -184,7 +189,7 @@ class _Analysis:
 
     def _check_integers(self, node: Any, inputs: list[Flow]) -> None:
         if node.op == "Cast":
-            pair = dtype_of(node.attr["SrcT"].type).name, dtype_of(node.attr["DstT"].type).name
+            pair = dtype_of(attribute(node, "SrcT").type).name, dtype_of(attribute(node, "DstT").type).name
             if pair[0].startswith("float") and pair[1] in _NARROW | {"int64"} - {"float16"}:
                 raise self._refuse(
                     f"operation Cast (node {node.name}) from {pair[0]} to {pair[1]}: it cuts differently"
@@ -192,6 +197,8 @@ class _Analysis:
         if node.op in _MOVING:
             return
         types = set(_types(node, index_types=False))
+        if node.op in _DIVISIONS and types & _WIDE and inputs[1].data:
+            raise self._refuse(f"operation {node.op} (node {node.name}): it does not refuse to divide by zero")
         data = [given for given in inputs if given.data]
         if narrow := types & _NARROW:
             raise self._refuse(f"operation {node.op} (node {node.name}) computes {narrow.pop()}, inexact in OpenVINO")
@@ -218,8 +225,8 @@ class _Analysis:
 
     def _loop(self, node: Any, carried: list[Flow]) -> list[Flow]:
         while True:
-            self._function(node.attr["cond"].func.name, carried)
-            after = self._function(node.attr["body"].func.name, carried)
+            self._function(attribute(node, "cond").func.name, carried)
+            after = self._function(attribute(node, "body").func.name, carried)
             merged = [flow.merged([before, now]) for before, now in zip(carried, after, strict=True)]
             if merged == carried:
                 return merged
@@ -256,7 +263,7 @@ class _Analysis:
         if operation == "Less":
             return flow.less(inputs[0], inputs[1])
         if operation == "StridedSlice":
-            return flow.element(inputs[0], inputs[1], shrinks=node.attr["shrink_axis_mask"].i == 1)
+            return flow.element(inputs[0], inputs[1], shrinks=attribute(node, "shrink_axis_mask").i == 1)
         if operation == "TopKV2":
             return flow.merged(inputs).moved() if set(_types(node, index_types=False)) & _WIDE else SMALL
         return self._source(node) or (SMALL if operation in _COUNTING else flow.merged(inputs).moved())
@@ -268,13 +275,13 @@ class _Analysis:
         if node.op.startswith("Placeholder"):
             return DATA
         if node.op == "VarHandleOp":
-            return Flow(rows=_first(node.attr["shape"].shape.dim))
+            return Flow(rows=_first(attribute(node, "shape").shape.dim))
         if node.op == "Const":
             return self._constant(node)
         return None
 
     def _constant(self, node: Any) -> Flow:
-        proto = node.attr["value"].tensor
+        proto = attribute(node, "value").tensor
         rows = _first(proto.tensor_shape.dim)
         if dtype_of(proto.dtype).name not in {"int32", "int64", "uint32"}:
             return Flow(rows=rows)
@@ -294,7 +301,7 @@ class _Analysis:
 
 
 def _cast(node: Any, given: Flow) -> Flow:
-    source, target = dtype_of(node.attr["SrcT"].type).name, dtype_of(node.attr["DstT"].type).name
+    source, target = dtype_of(attribute(node, "SrcT").type).name, dtype_of(attribute(node, "DstT").type).name
     if source == "bool" or target.startswith("float") or target == "bool":
         return SMALL
     return DATA if source.startswith("float") else given

@@ -6,7 +6,8 @@ import re
 
 _NOISE = re.compile(
     r"^(Exception from .*|Check '.*' failed at .*|FrontEnd API failed with .*|While validating node .*|Summary:"
-    r"|Model wasn't fully converted.*|To facilitate the conversion .*)$"
+    r"|Model wasn't fully converted.*"
+    r"|-- .* with a message:|-- Conversion is failed for: .*|To facilitate the conversion .*)$"
 )
 _UNCONVERTED = re.compile(r"No conversion rule found for operations: (.+)")
 _FAILED = re.compile(r"Conversion is failed for: (.+)")
@@ -21,9 +22,12 @@ def useful(error: Exception) -> str:
 
 
 def unconverted(error: Exception) -> str | None:
-    """Return the operations that OpenVINO could not read, as it names them, or ``None`` if that is not the matter."""
-    found = _UNCONVERTED.findall(str(error)) or _FAILED.findall(str(error))
-    return ", ".join(found) or None
+    """Return the operations that OpenVINO could not read, and why, or ``None`` if that is not the matter."""
+    text = str(error)
+    if unknown := _UNCONVERTED.findall(text):
+        return ", ".join(unknown)
+    failed = ", ".join(_FAILED.findall(text))
+    return f"{failed} ({useful(error)})" if failed else None
 
 
 def is_about_shapes(message: str) -> bool:

@@ -23,6 +23,9 @@ from servable.engines.openvino_messages import is_about_shapes, useful
 _VARIANTS = 8
 _KNOWN_SHAPES = 1024
 _OUTLINE_BYTES = 4096
+_LOOP_WITHOUT_TURNS = "Accessing out-of-range dimension"
+"""What OpenVINO's shape inference says of a loop that it finds to end at once; computing it works."""
+_TAKE_IMAGES = frozenset({"Interpolate", "SpaceToDepth", "DepthToSpace", "LRN"})
 
 Sizes = tuple[int, ...]
 
@@ -66,7 +69,7 @@ class SignaturePrograms:
         self._config = config
         self._bounds: list[tuple[str, Bounds]] = list(opened.bounds[signature.name].items())
         self._specs = list(signature.inputs.values())
-        self._variants: OrderedDict[tuple[int | None, ...], Program | ServingError] = OrderedDict()
+        self._variants: OrderedDict[tuple[int | None, ...], Program | str] = OrderedDict()
         self._known: OrderedDict[tuple[Sizes, ...], Program] = OrderedDict()
         wiring = opened.read(signature.name)  # also when nothing can be compiled yet: it says what cannot be held
         ranked = all(spec.shape is not None for spec in self._specs)
@@ -93,7 +96,10 @@ class SignaturePrograms:
         try:
             program.fits({spec.name: sizes for spec, sizes in zip(self._specs, shapes, strict=True)})
         except Exception as error:
-            raise self._misfit(shapes, useful(error)) from error
+            message = useful(error)
+            empty = any(0 in sizes for sizes in shapes)
+            if message != _LOOP_WITHOUT_TURNS or empty or program is not self._declared:
+                raise self._misfit(shapes, message) from error
         self._known[shapes] = program
         if len(self._known) > _KNOWN_SHAPES:
             self._known.popitem(last=False)
@@ -108,31 +114,31 @@ class SignaturePrograms:
                 raise self._misfit(shapes)
         key = tuple(len(sizes) if other else None for sizes, other in zip(shapes, unlike, strict=True))
         if key not in self._variants:
-            self._variants[key] = self._variant(key, shapes)
+            self._variants[key] = self._variant(key)
             if len(self._variants) > _VARIANTS:
                 self._forget(self._variants.popitem(last=False)[1])
         self._variants.move_to_end(key)
         found = self._variants[key]
-        if isinstance(found, ServingError):
-            raise self._misfit(shapes, found.message)
+        if isinstance(found, str):
+            raise self._misfit(shapes, found)
         return found
 
-    def _variant(self, key: tuple[int | None, ...], shapes: tuple[Sizes, ...]) -> Program | ServingError:
-        """Compile for other ranks, or keep the reason why not: it stays the same."""
+    def _variant(self, key: tuple[int | None, ...]) -> Program | str:
+        """Compile for other ranks, or return why that cannot be: the reason stays the same."""
         wanted: Shapes = {
             spec.name: (None,) * rank for spec, rank in zip(self._specs, key, strict=True) if rank is not None
         }
         try:
             wiring = self._source.read(self._signature.name, wanted)
             if (reason := _leniency(wiring.graph)) is not None:
-                return self._misfit(shapes, reason)
+                return reason
             return self._compiled(wiring)
         except ServingError as error:
-            return error
+            return error.message
         except Exception as error:  # noqa: BLE001  # OpenVINO raises RuntimeError for everything
-            return self._misfit(shapes, useful(error))
+            return useful(error)
 
-    def _forget(self, variant: Program | ServingError) -> None:
+    def _forget(self, variant: Program | str) -> None:
         for shapes in [shapes for shapes, program in self._known.items() if program is variant]:
             del self._known[shapes]
 
@@ -189,9 +195,19 @@ def _leniency(graph: Any) -> str | None:
             return f"{name} multiplies matrices"
         if kind.startswith("Reduce") and _rank(operation, 0) == 0:
             return f"{name} reduces a dimension"
+        if kind in _TAKE_IMAGES and _rank(operation, 0) not in (4, None):
+            return f"{name} takes images"
+        if kind == "LRN":
+            return f"{name} is inexact for channels that nobody declared"
+        if kind == "Tile" and operation.get_input_partial_shape(1) != _vector(_rank(operation, 0)):
+            return f"{name} repeats each dimension"
         if kind == "If" and _rank(operation, 0) not in (0, None):
             return f"{name} decides by a scalar"
     return None
+
+
+def _vector(length: int | None) -> Any:
+    return partial_shape((length,))
 
 
 def _rank(operation: Any, place: int) -> int | None:
