@@ -37,4 +37,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     required = os.environ.get("SERVABLE_CONFORMANCE") == "required"
     if required and report.skipped and "tests/conformance" in item.nodeid and not item.config.getoption("--plain"):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, but here nothing under tests/conformance may be: {report.longrepr}"
+        report.longrepr = (
+            f"{item.nodeid} was skipped, but here nothing under tests/conformance may be: {report.longrepr}"
+        )

@@ -76,8 +76,6 @@ def test_make_targets_in_documents_exist() -> None:
 def test_metrics_in_the_reference_are_those_exposed() -> None:
     from servable.observe.metrics import Metrics
 
-    exposed = set(
-        re.findall(rb"^# TYPE (servable_\w+)", Metrics(list, lambda _: False).exposition(), re.MULTILINE)
-    )
+    exposed = set(re.findall(rb"^# TYPE (servable_\w+)", Metrics(list, lambda _: False).exposition(), re.MULTILINE))
     written = set(re.findall(rb"`(servable_\w+)`", (ROOT / "docs/reference/metrics.md").read_bytes()))
     assert written == exposed

@@ -253,12 +253,11 @@ def _configured_models(settings: ServeSettings) -> Sequence[ModelConfig]:
 def read_model_config_file(path: Path) -> list[ModelConfig]:
     """Return the models of a text ``ModelServerConfig``, TensorFlow Serving's ``--model_config_file``."""
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except OSError as error:
         raise not_found(f"cannot read the model configuration {path}: {error.strerror}") from None
-    message = serving.ModelServerConfig()
     try:
-        text_format.parse(text, message, source=str(path))
+        message = text_format.parse(text, serving.ModelServerConfig, source=str(path))
     except ValueError as error:
         raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from None
     if message.WhichOneof("config") == "custom_model_config":

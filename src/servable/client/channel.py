@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 from servable.core.errors import Code, ServingError, invalid_argument
 from servable.core.messages import InferRequest, InferResponse, ModelRef
@@ -12,7 +15,35 @@ from servable.core.status import VersionStatus
 from servable.transport.address import Address
 from servable.transport.errors import Failure, TransportError
 
+CLOSE_TIMEOUT_S = 5.0
 _CODES = {Failure.TIMEOUT: Code.DEADLINE_EXCEEDED, Failure.CANCELLED: Code.CANCELLED, Failure.MALFORMED: Code.INTERNAL}
+
+
+class OpenConnections:
+    """The connections of a channel that are not gone yet, so that closing can wait for their sockets."""
+
+    def __init__(self) -> None:
+        self._connections: set[Any] = set()
+        self._changed = asyncio.Event()
+
+    def add(self, connection: Any) -> None:
+        """Count a connection until ``gone`` is called with it."""
+        self._connections.add(connection)
+
+    def gone(self, connection: Any) -> None:
+        """Forget a connection; for the transport's ``on_close``."""
+        self._connections.discard(connection)
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Close all, and wait until their sockets are gone; each ends its lingering by itself."""
+        for connection in list(self._connections):
+            connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while self._connections:
+                    self._changed.clear()
+                    await self._changed.wait()
 
 
 class Channel(ABC):

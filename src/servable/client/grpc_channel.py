@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from servable.client.channel import Channel, error_of_transport
+from servable.client.channel import Channel, OpenConnections, error_of_transport
 from servable.core.errors import Code, ServingError
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.core.signatures import Signature
@@ -35,6 +35,7 @@ class GrpcChannel(Channel):
         self._heads: dict[tuple[bytes, bytes], RequestHead] = {}
         self._connection: ClientConnection | None = None
         self._connecting = asyncio.Lock()
+        self._open = OpenConnections()
 
     async def predict(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
         """Call ``PredictionService/Predict``."""
@@ -57,9 +58,8 @@ class GrpcChannel(Channel):
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection = None
+        await self._open.close()
 
     async def _call(self, method: bytes, body: bytes, timeout_s: float | None) -> bytes:
         head = self._head(method, timeout_s)
@@ -80,7 +80,10 @@ class GrpcChannel(Channel):
         async with self._connecting:
             if self._connection is None or not self._connection.ready:
                 self._connection = None
-                self._connection = await ClientConnection.connect(self.address, timeout_s=timeout_s or 10.0)
+                self._connection = await ClientConnection.connect(
+                    self.address, on_close=self._open.gone, timeout_s=timeout_s or 10.0
+                )
+                self._open.add(self._connection)
             return self._connection
 
     def _head(self, method: bytes, timeout_s: float | None) -> RequestHead:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from servable.client.channel import Channel, error_of_transport
+from servable.client.channel import Channel, OpenConnections, error_of_transport
 from servable.core.errors import Code
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
@@ -29,6 +29,7 @@ class RestChannel(Channel):
         super().__init__(address)
         self._authority = b"localhost" if address.path is not None else str(address).encode()
         self._idle: list[Http1ClientConnection] = []
+        self._open = OpenConnections()
         self._signatures: dict[ModelRef, Mapping[str, Signature]] = {}
 
     async def predict(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
@@ -56,9 +57,8 @@ class RestChannel(Channel):
 
     async def close(self) -> None:
         """Close the idle connections."""
-        for connection in self._idle:
-            connection.close()
         self._idle.clear()
+        await self._open.close()
 
     async def get(self, path: str, timeout_s: float | None) -> bytes:
         """GET any page of the server."""
@@ -91,7 +91,10 @@ class RestChannel(Channel):
                 # The server may close an idle connection at any moment: then it has not read the request.
                 if not error.retry_safe:
                     raise
-        connection = await Http1ClientConnection.connect(self.address, timeout_s=timeout_s or 10.0)
+        connection = await Http1ClientConnection.connect(
+            self.address, on_close=self._open.gone, timeout_s=timeout_s or 10.0
+        )
+        self._open.add(connection)
         return await self._exchange(connection, head, body, timeout_s)
 
     async def _exchange(

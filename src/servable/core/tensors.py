@@ -84,8 +84,10 @@ def as_tensor(value: Any, dtype: DType | None = None) -> Array:
     ``ValueError`` or ``TypeError`` says why it cannot be.
     """
     array = np.asarray(value)
-    if array.dtype.kind in "SUO" or dtype is STRING:
+    if dtype is STRING or (dtype is None and array.dtype.kind in "SUO"):
         return _as_strings(array)
+    if array.dtype.kind in "SUO":
+        raise TypeError(f"expected numbers ({dtype}), not text or objects")
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
     if dtype is not None and array.dtype != dtype.numpy:

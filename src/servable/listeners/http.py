@@ -34,7 +34,7 @@ class RestOptions:
     """``timeout_s`` ``None`` is unlimited. Bodies above ``offload_bytes`` are decoded in a thread, not on the loop."""
 
     timeout_s: float | None = 30.0
-    offload_bytes: int = 1024 * 1024
+    offload_bytes: int = 256 * 1024
 
 
 class HttpApplication:
