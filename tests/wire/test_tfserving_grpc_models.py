@@ -71,10 +71,21 @@ def test_metadata_comes_back():
     assert default.defaults["k"] == np.array(5)
 
 
-def test_a_signature_without_callable_tensors_is_left_out():
-    message = codec.encode_signatures(SIGNATURES)
-    message.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"].dtype = 0
-    assert set(codec.decode_signatures(message)) == set(SIGNATURES)
+def test_signatures_that_nobody_can_call_are_shown_too():
+    message = protos.serving.SignatureDefMap()
+    init = message.signature_def["__saved_model_init_op"]
+    init.outputs["__saved_model_init_op"].name = "NoOp"
+    init.outputs["__saved_model_init_op"].tensor_shape.unknown_rank = True
+    init.outputs["quantized"].dtype = 11
+    init.outputs["quantized"].tensor_shape.SetInParent()
+    signatures = codec.decode_signatures(message)
+    output = signatures["__saved_model_init_op"].outputs["__saved_model_init_op"]
+    assert (output.dtype.name, output.node, output.shape) == ("invalid", "NoOp", None)
+    message.signature_def["__saved_model_init_op"].outputs["quantized"].name = "quantized"
+    assert codec.encode_signatures(signatures) == message
+    unheard_of = TensorSpec("x", tensors.DType("77", np.dtype("V"), 0), ())
+    encoded = codec.encode_signatures({"s": Signature("s", {"x": unheard_of}, {})})
+    assert encoded.signature_def["s"].inputs["x"].dtype == 0
 
 
 def test_metadata_requests():

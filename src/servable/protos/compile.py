@@ -6,7 +6,8 @@ FileDescriptorSet, every file after those it imports, without comments: they wou
 
 from __future__ import annotations
 
-import importlib.resources
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,24 +16,19 @@ OUTPUT = HERE / "descriptors.binpb"
 
 
 def descriptors() -> bytes:
-    """Return what ``descriptors.binpb`` must hold; ``RuntimeError`` if a file does not compile (protoc prints why)."""
-    from grpc_tools import protoc
+    """Return what ``descriptors.binpb`` must hold; ``RuntimeError`` has the compiler's words if it cannot be made.
 
-    well_known = importlib.resources.files("grpc_tools") / "_proto"
+    The compiler runs in a process of its own: beside TensorFlow, which brings another C++ protobuf, it crashes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "descriptors.binpb"
-        failed = protoc.main(
-            [
-                "protoc",
-                f"-Iservable={HERE}",
-                f"-I{well_known}",
-                "--include_imports",
-                f"--descriptor_set_out={target}",
-                *(f"servable/{path.name}" for path in sorted(HERE.glob("*.proto"))),
-            ]
+        files = [f"servable/{path.name}" for path in sorted(HERE.glob("*.proto"))]
+        paths = [f"-Iservable={HERE}", "--include_imports", f"--descriptor_set_out={target}"]
+        done = subprocess.run(  # noqa: S603  # our own files, our own interpreter
+            [sys.executable, "-m", "grpc_tools.protoc", *paths, *files], check=False, capture_output=True, text=True
         )
-        if failed:
-            raise RuntimeError("protoc could not compile the .proto files")
+        if done.returncode:
+            raise RuntimeError(f"the .proto files were not compiled: {done.stderr.strip()}")
         return target.read_bytes()
 
 

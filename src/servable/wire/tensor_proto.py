@@ -95,6 +95,22 @@ def dtype_of_number(number: int) -> DType | None:
     return DTYPES.get(number) or _QUANTIZED.get(number)
 
 
+def declared_dtype(number: int) -> DType:
+    """Return what a signature declares; a type that no array holds is known by its name alone (``invalid``)."""
+    return DTYPES.get(number) or DType(_number_name(number).removeprefix("DT_").lower(), np.dtype("V"), 0)
+
+
+def number_of(dtype: DType) -> int:
+    """Return the DataType number of an element type, of those too that are known by name alone; else DT_INVALID."""
+    number = NUMBERS.get(dtype.name)
+    if number is not None:
+        return number
+    try:
+        return int(protos.tensorflow.DataType.Value(f"DT_{dtype.name.upper()}"))
+    except ValueError:
+        return 0
+
+
 def decode_tensor(proto: Any, max_fill_bytes: int = MAX_FILL_BYTES) -> Array:
     """Return the array of a TensorProto. What came as ``tensor_content`` is a read-only view of those bytes.
 

@@ -11,7 +11,7 @@ from servable.core.messages import ModelRef
 from servable.core.signatures import Shape, Signature, TensorSpec
 from servable.core.status import VersionState, VersionStatus
 from servable.wire.tensor_bytes import encode_tensor
-from servable.wire.tensor_proto import NUMBERS, decode_tensors, dtype_of_number
+from servable.wire.tensor_proto import declared_dtype, decode_tensors, number_of
 from servable.wire.tfserving_model_spec import decode_model_spec, model_ref, model_spec, parse
 
 SIGNATURE_DEF = "signature_def"
@@ -69,16 +69,10 @@ def encode_signatures(signatures: Mapping[str, Signature]) -> Any:
 
 
 def decode_signatures(message: Any) -> dict[str, Signature]:
-    """Return the signatures of a SignatureDefMap, names sorted.
-
-    Those with a tensor that no array holds are left out: nobody can call them (``__saved_model_init_op`` is one).
-    """
+    """Return the signatures of a SignatureDefMap, names sorted; also those that nobody can call."""
     signatures = {}
     for name in sorted(message.signature_def):
         definition = message.signature_def[name]
-        infos = [*definition.inputs.values(), *definition.outputs.values()]
-        if any(dtype_of_number(info.dtype) is None for info in infos):
-            continue
         try:
             defaults = decode_tensors(definition.defaults)
         except ValueError as failure:
@@ -129,7 +123,7 @@ def _decode_version(version: Any) -> VersionStatus:
 
 def _encode_info(info: Any, alias: str, spec: TensorSpec) -> None:
     info.name = spec.node or alias
-    info.dtype = NUMBERS[spec.dtype.name]
+    info.dtype = number_of(spec.dtype)
     info.tensor_shape.SetInParent()
     if spec.shape is None:
         info.tensor_shape.unknown_rank = True
@@ -139,13 +133,10 @@ def _encode_info(info: Any, alias: str, spec: TensorSpec) -> None:
 
 
 def _specs(infos: Any) -> dict[str, TensorSpec]:
-    specs = {}
-    for alias in sorted(infos):
-        info = infos[alias]
-        dtype = dtype_of_number(info.dtype)
-        if dtype is not None:
-            specs[alias] = TensorSpec(alias, dtype, _shape(info.tensor_shape), info.name)
-    return specs
+    return {
+        alias: TensorSpec(alias, declared_dtype(info.dtype), _shape(info.tensor_shape), info.name)
+        for alias, info in sorted(infos.items())
+    }
 
 
 def _shape(proto: Any) -> Shape | None:
