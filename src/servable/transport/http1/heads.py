@@ -26,11 +26,14 @@ UNTIL_CLOSE = -2
 
 # Control bytes, a CR without its LF, a LF without its CR. A CR at the very end may still get its LF.
 _ILL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
+_HARMLESS = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _LINE_OVERHEAD = 64  # method, two spaces, version and CR of a request line
 _WHITESPACE = b" \t"
+_OURS = frozenset({b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"})
+_Fields = dict[bytes, list[bytes]]
 
 
 class ProtocolError(Exception):
@@ -113,6 +116,16 @@ def screen(data: bytes, start: int, seen: int, limits: Limits) -> None:
 def _screen_line(line: bytes) -> None:
     if _ILL.search(line):
         raise _ill()
+    _check_line(line)
+
+
+def _is_clean(head: bytes) -> bool:
+    """Tell, fast, whether a whole head has nothing that ``_ILL`` would find."""
+    lines = head.count(b"\r\n")
+    return head.count(b"\n") == lines == head.count(b"\r") and not head.translate(None, _HARMLESS)
+
+
+def _check_line(line: bytes) -> None:
     words = line[:-2].split(b" ")
     if len(words) != 3 or not _VERSION.fullmatch(words[2]):
         raise ProtocolError(400, "the request line is not of the form METHOD TARGET HTTP/1.1")
@@ -126,7 +139,11 @@ def _ill() -> ProtocolError:
 
 def parse_request(head: bytes, limits: Limits, scheme: bytes = b"http") -> RequestFacts:
     """Parse a whole head, its empty line included; raise ``ProtocolError`` if it breaks a rule."""
-    screen(head, 0, 0, limits)
+    line_end = head.find(b"\n") + 1
+    if _is_clean(head) and line_end <= limits.max_request_target:
+        _check_line(head[:line_end])
+    else:
+        screen(head, 0, 0, limits)  # says which rule is broken first
     if len(head) > limits.max_request_head:
         raise head_too_large(limits)
     collector = _Collector()
@@ -137,15 +154,16 @@ def parse_request(head: bytes, limits: Limits, scheme: bytes = b"http") -> Reque
         pass  # an offer: answered in HTTP/1.1, as RFC 9110 allows
     except httptools.HttpParserError as error:
         raise ProtocolError(400, f"the request head is malformed: {error}") from None
-    method, fields = parser.get_method(), tuple(collector.fields)
+    method = parser.get_method()
     version = b"1.1" if parser.get_http_version() == "1.1" else b"1.0"
-    _check_target_and_fields(method, collector, limits)
-    authority, target, scheme = _locate(method, collector, version, scheme)
+    _check_target_and_count(method, collector, limits)
+    ours = _pick(collector.fields)
+    authority, target, scheme = _locate(method, collector.url, ours.get(b"host", []), version, scheme)
     return RequestFacts(
-        RequestHead(method, target, fields, authority=authority, scheme=scheme, version=version),
-        _request_length(fields, version),
-        keep_alive=_keeps_alive(fields, version),
-        expects_continue=_expects_continue(fields, version),
+        RequestHead(method, target, tuple(collector.fields), authority=authority, scheme=scheme, version=version),
+        _request_length(ours, version),
+        keep_alive=_keeps_alive(ours, version),
+        expects_continue=_expects_continue(ours, version),
     )
 
 
@@ -154,7 +172,7 @@ def head_too_large(limits: Limits) -> ProtocolError:
     return ProtocolError(431, f"the request head exceeds {limits.max_request_head} bytes")
 
 
-def _check_target_and_fields(method: bytes, collector: _Collector, limits: Limits) -> None:
+def _check_target_and_count(method: bytes, collector: _Collector, limits: Limits) -> None:
     if not collector.complete:
         raise ProtocolError(400, "the request head is malformed")
     if method == b"CONNECT":
@@ -165,15 +183,22 @@ def _check_target_and_fields(method: bytes, collector: _Collector, limits: Limit
         raise ProtocolError(431, f"the request has more than {limits.max_request_fields} fields")
 
 
-def _locate(method: bytes, collector: _Collector, version: bytes, scheme: bytes) -> tuple[bytes, bytes, bytes]:
+def _pick(fields: list[Field]) -> _Fields:
+    """Return the values of the fields that matter to the connection itself."""
+    picked: _Fields = {}
+    for name, value in fields:
+        if name in _OURS:
+            picked.setdefault(name, []).append(value)
+    return picked
+
+
+def _locate(method: bytes, url: bytes, hosts: list[bytes], version: bytes, scheme: bytes) -> tuple[bytes, bytes, bytes]:
     """Return authority, target in origin form, and scheme."""
-    hosts = [value for name, value in collector.fields if name == b"host"]
     if len(hosts) > 1 or (not hosts and version == b"1.1"):
         raise ProtocolError(400, f"the request has {len(hosts)} Host fields; exactly one is needed")
     authority = hosts[0] if hosts else b""
     if not _AUTHORITY.fullmatch(authority):
         raise ProtocolError(400, "the Host field is not of the form HOST[:PORT]")
-    url = collector.url
     if url.startswith(b"/") or (url == b"*" and method == b"OPTIONS"):
         return authority, url, scheme
     absolute = _ABSOLUTE.fullmatch(url)
@@ -187,20 +212,20 @@ def _locate(method: bytes, collector: _Collector, version: bytes, scheme: bytes)
     return authority, target if target.startswith(b"/") else b"/" + target, scheme
 
 
-def _tokens(fields: tuple[Field, ...], name: bytes) -> list[bytes]:
+def _tokens(fields: _Fields, name: bytes) -> list[bytes]:
     """Return the lower-case elements of a comma-separated field."""
-    values = [value for key, value in fields if key == name]
+    values = fields.get(name)
     return [token.strip(_WHITESPACE).lower() for token in b",".join(values).split(b",")] if values else []
 
 
-def _keeps_alive(fields: tuple[Field, ...], version: bytes) -> bool:
+def _keeps_alive(fields: _Fields, version: bytes) -> bool:
     tokens = _tokens(fields, b"connection")
     if b"close" in tokens:
         return False
     return version == b"1.1" or b"keep-alive" in tokens
 
 
-def _expects_continue(fields: tuple[Field, ...], version: bytes) -> bool:
+def _expects_continue(fields: _Fields, version: bytes) -> bool:
     expectations = _tokens(fields, b"expect")
     if not expectations or version == b"1.0":
         return False
@@ -209,7 +234,7 @@ def _expects_continue(fields: tuple[Field, ...], version: bytes) -> bool:
     return True
 
 
-def _request_length(fields: tuple[Field, ...], version: bytes) -> int:
+def _request_length(fields: _Fields, version: bytes) -> int:
     codings = _tokens(fields, b"transfer-encoding")
     if codings:
         if version == b"1.0":
@@ -222,8 +247,8 @@ def _request_length(fields: tuple[Field, ...], version: bytes) -> int:
     return _content_length(fields) or 0
 
 
-def _content_length(fields: tuple[Field, ...]) -> int | None:
-    values = [value for name, value in fields if name == b"content-length"]
+def _content_length(fields: _Fields) -> int | None:
+    values = fields.get(b"content-length")
     if not values:
         return None
     if len(values) > 1 or not values[0].isdigit() or len(values[0]) > 19:
@@ -235,7 +260,7 @@ def parse_reply(head: bytes) -> ReplyFacts:
     """Parse the whole head of a reply, its empty line included; raise ``ProtocolError`` if it is malformed."""
     collector = _Collector()
     parser = httptools.HttpResponseParser(collector)
-    if _ILL.search(head) or not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+    if not _is_clean(head) or not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
         raise ProtocolError(400, "the reply's head is not HTTP/1.1")
     try:
         parser.feed_data(head)
@@ -245,17 +270,17 @@ def parse_reply(head: bytes) -> ReplyFacts:
         raise ProtocolError(400, f"the reply's head is malformed: {error}") from None
     if not collector.complete:
         raise ProtocolError(400, "the reply's head is malformed")
-    fields = tuple(collector.fields)
+    ours = _pick(collector.fields)
     version = b"1.1" if parser.get_http_version() == "1.1" else b"1.0"
     return ReplyFacts(
         parser.get_status_code(),
-        fields,
-        _reply_length(parser.get_status_code(), fields),
-        keep_alive=_keeps_alive(fields, version),
+        tuple(collector.fields),
+        _reply_length(parser.get_status_code(), ours),
+        keep_alive=_keeps_alive(ours, version),
     )
 
 
-def _reply_length(status: int, fields: tuple[Field, ...]) -> int:
+def _reply_length(status: int, fields: _Fields) -> int:
     if status < 200 or status in (204, 304):
         return 0
     codings = _tokens(fields, b"transfer-encoding")
