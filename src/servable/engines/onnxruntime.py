@@ -28,6 +28,9 @@ _BIT_PATTERNS: dict[str, tuple[int, Any]] = {
 }  # fmt: skip
 """Element types that it takes as bit patterns only: their ONNX number, and the numpy type of the patterns."""
 
+_DIES_OF_NOTHING = frozenset({"LSTM", "GRU", "RNN"})
+"""Operations whose kernels end the whole process when they get no rows (ONNX Runtime 1.31)."""
+
 
 class OnnxRuntimeEngine(Engine):
     """Runs ``.onnx`` files."""
@@ -49,7 +52,8 @@ class OnnxRuntimeEngine(Engine):
         """Create a session. Threads do not spin while they wait: they would take the CPU from the network's."""
         if options.precision != "f32":
             raise failed_precondition(f"onnxruntime runs models at their own precision, not at {options.precision}")
-        signature = onnx_model.signature(onnx_model.read(artifact.path))
+        model = onnx_model.read(artifact.path)
+        signature = onnx_model.signature(model)
         for spec in (*signature.inputs.values(), *signature.outputs.values()):
             if spec.dtype.name in _UNFED:
                 raise failed_precondition(f"onnxruntime cannot be fed {spec.dtype} ({spec.name!r} of {artifact.path})")
@@ -62,7 +66,8 @@ class OnnxRuntimeEngine(Engine):
             )
         except Exception as error:
             raise failed_precondition(f"onnxruntime cannot load {artifact.path}: {_useful(error)}") from error
-        return OnnxRuntimeModel(session, signature, _runner(session, signature))
+        never_empty = _DIES_OF_NOTHING.intersection(node.op_type for node in model.graph.node)
+        return OnnxRuntimeModel(session, signature, _runner(session, signature), min(never_empty, default=""))
 
 
 class OnnxRuntimeModel(Model):
@@ -70,10 +75,13 @@ class OnnxRuntimeModel(Model):
 
     engine = "onnxruntime"
 
-    def __init__(self, session: Any, signature: Signature, run: Callable[..., list[Any]]) -> None:
+    def __init__(
+        self, session: Any, signature: Signature, run: Callable[..., list[Any]], never_empty: str = ""
+    ) -> None:
         self.signatures = MappingProxyType({signature.name: signature})
         self._session = session
         self._run = run
+        self._never_empty = never_empty
         self._string_inputs = [name for name, spec in signature.inputs.items() if spec.dtype is STRING]
         self._strings_out = frozenset(name for name, spec in signature.outputs.items() if spec.dtype is STRING)
 
@@ -83,6 +91,8 @@ class OnnxRuntimeModel(Model):
             raise invalid_argument(f"there is no signature {signature!r}; an ONNX model has {DEFAULT_SIGNATURE!r} only")
         if self._string_inputs:
             inputs = {**inputs, **{name: _as_text(name, inputs[name]) for name in self._string_inputs}}
+        if self._never_empty and any(array.size == 0 for array in inputs.values()):
+            raise invalid_argument(f"the operation {self._never_empty} of this model needs at least one row")
         try:
             results = self._run(outputs, inputs)
         except Exception as error:
