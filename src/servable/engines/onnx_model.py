@@ -33,6 +33,7 @@ from servable.core.tensors import (
     UINT64,
     DType,
 )  # fmt: skip
+from servable.engines.onnx_skeleton import read_skeleton
 from servable.protos import onnx
 
 _DTYPES: dict[str, DType] = {
@@ -44,14 +45,14 @@ _DTYPES: dict[str, DType] = {
 
 
 def read(path: Path) -> Any:
-    """Return the file's ModelProto; NOT_FOUND, or DATA_LOSS if it cannot be understood."""
+    """Return the file's ModelProto without its weights; NOT_FOUND, or DATA_LOSS if it cannot be understood."""
     try:
-        return onnx.ModelProto.FromString(path.read_bytes())
+        return onnx.ModelProto.FromString(read_skeleton(path))
     except FileNotFoundError:
         raise not_found(f"there is no file {path}") from None
     except OSError as error:
         raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
-    except DecodeError as error:
+    except (DecodeError, ValueError) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
 
 
