@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from servable.core.errors import ServingError
 from servable.core.tensors import Array
@@ -12,9 +12,11 @@ from servable.core.tensors import Array
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """Which model: by name, and a version, or a label, or (neither) the newest version that is available."""
+class ModelRef(NamedTuple):
+    """Which model: by name, and a version, or a label, or (neither) the newest version that is available.
+
+    A tuple because it is made, hashed and compared for each request.
+    """
 
     name: str
     version: int | None = None
