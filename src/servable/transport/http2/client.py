@@ -148,15 +148,14 @@ class ClientConnection(FramedConnection[ClientStream]):
     # --- requests
 
     def _send(self, stream: ClientStream) -> None:
-        stream.stream_id = stream_id = self._next_id
+        stream.stream_id = self._next_id
         self._next_id += 2
-        self.streams[stream_id] = stream
+        self.streams[stream.stream_id] = stream
         block = self._blocks.get(stream.head) or self._encode(stream.head)
         body = stream.take_body()
         if isinstance(body, memoryview) and body.itemsize != 1:
             body = body.cast("B")
-        head = self.sender.header_frames(stream_id, block, end_stream=not body)
-        stream.sent = self.sender.send(stream, head, body, b"")
+        stream.sent = self.sender.send(stream, block, body, None)
         if self._next_id > frames.MAX_STREAM_ID:
             self._leaving = True
 

@@ -10,6 +10,7 @@ from servable.transport.exchange import AnswersOversizedHeads, Application, Fiel
 from servable.transport.http2 import frames
 from servable.transport.http2.blocks import BlockCache
 from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
+from servable.transport.http2.fields import UNKNOWN_LENGTH
 from servable.transport.http2.framing import FramedConnection, log
 from servable.transport.http2.ids import StreamIds
 from servable.transport.http2.lifetime import NEVER
@@ -145,7 +146,9 @@ class ServerConnection(FramedConnection[ServerStream]):
                         and (template.length < 0 or template.length == size)
                     ):
                         self.receiver.count(size)
-                        self._start(ServerStream(self, stream_id, template, ended=True), data[stop + 9 : end])
+                        stream = ServerStream(self, stream_id, template, ended=True)
+                        self.streams[stream_id] = stream
+                        self.work.start(stream, data[stop + 9 : end])
                         return end
                     flags = 0
                 self._open_stream(ServerStream(self, stream_id, template, ended=flags & 1 == 1))
@@ -175,9 +178,9 @@ class ServerConnection(FramedConnection[ServerStream]):
         try:
             if self.blocks.decoder.overflow:
                 return self._oversized(fields)
-            head, length = self.rules.request(fields)
+            head, length, awaits_continue = self.rules.request(fields)
             route = NO_TUNNELS if head.method == b"CONNECT" else self.application.route(head)
-            return Template(head, route, length, self.limits)
+            return Template(head, route, length, self.limits, awaits_continue=awaits_continue)
         except MalformedError:
             self._reset_stream(stream_id, frames.PROTOCOL_ERROR)
         except Exception:  # noqa: BLE001  # whatever the application raises ends this request alone
@@ -193,7 +196,7 @@ class ServerConnection(FramedConnection[ServerStream]):
         route: Route = HEAD_TOO_LARGE
         if isinstance(self.application, AnswersOversizedHeads):
             route = self.application.oversized(head, self.blocks.decoder.list_size, self.limits.max_header_list)
-        return Template(head, route, -1, self.limits, oversized=True)
+        return Template(head, route, UNKNOWN_LENGTH, self.limits, oversized=True)
 
     def _open_stream(self, stream: ServerStream) -> None:
         """Begin a request whose head is complete."""
@@ -214,7 +217,7 @@ class ServerConnection(FramedConnection[ServerStream]):
             self._extend(stream)
             if template.awaits_continue:
                 block = CONTINUE.encoded_h2 or head_block(CONTINUE)
-                self.sender.out.append(self.sender.header_frames(stream.stream_id, block, end_stream=False))
+                self.sender.out.append(self.sender.head(stream.stream_id, block))
 
     def _trailers(self, stream: ServerStream, fields: list[Field], flags: int) -> None:
         if stream.ended:

@@ -130,8 +130,9 @@ class Decoder:
         sizes = self._sizes
         soft = self._soft
         total = 0
-        position = self._size_updates(block)
         end = len(block)
+        position = self._size_updates(block) if end and block[0] & 0xE0 == 0x20 else 0
+        reference = 0
         while position < end:
             octet = block[position]
             position += 1
@@ -140,10 +141,9 @@ class Decoder:
                 if index == 0x7F:
                     index, position = _integer(block, position, 0x7F)
                 if index > _LAST_STATIC:
-                    index = _LAST_STATIC - index
+                    index = reference = _LAST_STATIC - index
                     field = table[index]
                     total += sizes[index]
-                    self.dynamic = True
                 elif index:
                     field = STATIC[index]
                     total += _STATIC_SIZES[index]
@@ -157,6 +157,8 @@ class Decoder:
             elif total > self._hard:
                 raise HeaderListTooLongError("the header list is far above the limit")
         self.list_size = total
+        if reference:
+            self.dynamic = True
         return fields, position
 
     def _size_updates(self, block: bytes) -> int:

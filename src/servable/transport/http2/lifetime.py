@@ -208,6 +208,8 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
     def _fail(self, code: int, reason: str) -> None:
         """End the connection because of the peer, or because of a defect of our own."""
         if not self.closing:
+            if code != frames.INTERNAL_ERROR:
+                self.sender.flush()  # replies that were ready before still leave
             self.sender.out.append(
                 frames.goaway(self._last_started(), code, reason.encode("ascii", "replace")[:_MAX_REASON])
             )

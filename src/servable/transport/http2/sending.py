@@ -19,8 +19,13 @@ _QUANTUM = 64 * 1024
 """Bytes a stream sends in its turn while others wait."""
 _TURN_OF_ONE = 256 * 1024
 """Bytes between two looks at the transport, and the turn of a stream that is alone."""
-SMALL = 16 * 1024
-"""A message up to this size goes out at once if the windows allow; more would let one batch fill memory."""
+SMALL = frames.DEFAULT_MAX_FRAME
+"""A message up to this size goes out at once if the windows allow, in one frame that every peer takes.
+
+More at once would let one batch of replies fill memory.
+"""
+_HEADERS, _END_HEADERS, _END_STREAM = frames.HEADERS, frames.END_HEADERS, frames.END_STREAM
+_pack = frames.HEADER.pack
 
 
 class Sendable(Protocol):
@@ -100,37 +105,55 @@ class Sender:
         """Tell the peer, in the next header block, that our encoder keeps no table: it asked for a smaller one."""
         self._table_notice = True
 
-    def header_frames(self, stream_id: int, block: bytes, *, end_stream: bool) -> bytes:
-        """Return the frames of a header block."""
+    def head(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> bytes:
+        """Return the frames of a message's first header block."""
         if self._table_notice:
             self._table_notice = False
             block = b"\x20" + block
         return frames.headers(stream_id, block, self.max_frame, end_stream=end_stream)
 
-    @property
-    def plain(self) -> bool:
-        """True if header blocks go out as they are: the condition for assembling frames outside."""
-        return not self._table_notice
+    def send(self, stream: Sendable, block: bytes, body: bytes | memoryview, tail: bytes | None) -> bool:
+        """Send or queue a message: a header block, bytes, and a block of trailers or ``None``.
 
-    def send(self, stream: Sendable, head: bytes, body: bytes | memoryview, tail: bytes) -> bool:
-        """Send or queue a message of ready-made frames around ``body``; return True if all of it is in ``out``.
-
-        An empty ``tail`` means that the last DATA frame ends the stream; a body is then not empty.
+        Return True if all of it is in ``out``. An empty body with ``None`` is a header block that ends its stream.
         """
         size = len(body)
-        if not self.paused and size <= SMALL and size <= self.max_frame:
-            window = self.initial_window + stream.credit
-            if (size <= self.window and size <= window) or not size:
-                self.out.append(head)
+        stream_id = stream.stream_id
+        if (
+            tail is not None
+            and 0 < size <= SMALL
+            and len(block) <= SMALL >= len(tail)
+            and not (self.paused or self._table_notice)
+            and size <= self.window
+            and size <= self.initial_window + stream.credit
+        ):
+            self.window -= size
+            stream.credit -= size
+            self.out += (
+                _pack(len(block) << 8 | _HEADERS, _END_HEADERS, stream_id),
+                block,
+                _pack(size << 8, 0, stream_id),
+                body,
+                _pack(len(tail) << 8 | _HEADERS, _END_HEADERS | _END_STREAM, stream_id),
+                tail,
+            )
+            return True
+        last = b"" if tail is None else frames.headers(stream_id, tail, self.max_frame, end_stream=True)
+        return self._send(stream, self.head(stream_id, block, end_stream=not size and tail is None), body, last)
+
+    def _send(self, stream: Sendable, head: bytes, body: bytes | memoryview, tail: bytes) -> bool:
+        """Send or queue ready-made frames around ``body``. An empty ``tail``: the last DATA frame ends the stream."""
+        size = len(body)
+        if not self.paused:
+            fits = size <= SMALL and size <= self.window and size <= self.initial_window + stream.credit
+            self.out.append(head)
+            if fits or not size:
                 if size:
                     self.window -= size
                     stream.credit -= size
-                    flags = 0 if tail else frames.END_STREAM
-                    self.out += (frames.HEADER.pack(size << 8, flags, stream.stream_id), body)
+                    self.out += (_pack(size << 8, 0 if tail else _END_STREAM, stream.stream_id), body)
                 self.out.append(tail)
                 return True
-        if not self.paused:
-            self.out.append(head)
             head = b""
         stream.outgoing = Outgoing(head, memoryview(body), tail, self._clock())
         self.queued += size
@@ -241,8 +264,8 @@ class Sender:
         while start < stop:
             end = min(start + self.max_frame, stop)
             last = end == outgoing.end and not outgoing.tail
-            flags = frames.END_STREAM if last else 0
-            out += (frames.HEADER.pack(end - start << 8, flags, stream.stream_id), outgoing.body[start:end])
+            flags = _END_STREAM if last else 0
+            out += (_pack(end - start << 8, flags, stream.stream_id), outgoing.body[start:end])
             start = end
 
     def finish(self) -> None:

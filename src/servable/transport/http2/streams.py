@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from servable.transport.exchange import Exchange, Field, ReplyHead, RequestHead, Route, Trailers
-from servable.transport.http2 import frames
 from servable.transport.http2.hpack import encode_block, encode_integer
 from servable.transport.limits import Limits
 
@@ -30,7 +29,14 @@ class Template:
     __slots__ = ("awaits_continue", "head", "inline", "length", "max_body", "prefix_size", "route", "wants_body")
 
     def __init__(
-        self, head: RequestHead, route: Route, length: int, limits: Limits, *, oversized: bool = False
+        self,
+        head: RequestHead,
+        route: Route,
+        length: int,
+        limits: Limits,
+        *,
+        awaits_continue: bool = False,
+        oversized: bool = False,
     ) -> None:
         self.head = head
         self.route = route
@@ -38,9 +44,7 @@ class Template:
         """The content length, or -1."""
         self.max_body = limits.max_body if route.max_body is None else route.max_body
         self.prefix_size = route.prefix_size
-        self.awaits_continue = (head.get(b"expect") or b"").lower() == b"100-continue" and not (
-            head.get(b"content-type") or b""
-        ).startswith(b"application/grpc")
+        self.awaits_continue = awaits_continue
         self.wants_body = route.wants_body and not oversized
         self.inline = min(self.max_body, limits.initial_window, limits.max_frame) if self.wants_body else -1
         """The longest body that may be handed over straight from the frame behind the header block."""
@@ -76,25 +80,18 @@ class ServerStream(Exchange):
         self.answered = True
         connection = self.connection
         if not self.cancelled:
-            if isinstance(body, memoryview) and body.itemsize != 1:
+            if body.__class__ is memoryview:
                 body = body.cast("B")
-            sender = connection.sender
             block = head.encoded_h2 or head_block(head)
             if trailers is None:
                 whole = self._send_plain(head.status, block, body)
             else:
-                stream_id = self.stream_id
                 tail = trailers.encoded_h2 or trailers_block(trailers)
-                whole = sender.send(
-                    self,
-                    sender.header_frames(stream_id, block, end_stream=False),
-                    body,
-                    frames.headers(stream_id, tail, sender.max_frame, end_stream=True),
-                )
+                whole = connection.sender.send(self, block, body, tail)
             if whole:
                 connection.finished(self)
             if not connection.in_turn:
-                sender.schedule()
+                connection.sender.schedule()
         connection.work.ended()
 
     def cancel(self) -> None:
@@ -114,10 +111,9 @@ class ServerStream(Exchange):
         if size and status not in _WITHOUT_BODY:
             length = b"%d" % size
             block = b"".join((block, _CONTENT_LENGTH, encode_integer(len(length), 0x7F, 0), length))
-        if not size or status in _WITHOUT_BODY or self.head.method == b"HEAD":
-            head = sender.header_frames(self.stream_id, block, end_stream=True)
-            return sender.send(self, head, b"", b"")
-        return sender.send(self, sender.header_frames(self.stream_id, block, end_stream=False), body, b"")
+        if status in _WITHOUT_BODY or self.head.method == b"HEAD":
+            body = b""
+        return sender.send(self, block, body, None)
 
 
 def head_block(head: ReplyHead) -> bytes:
