@@ -43,7 +43,7 @@ class Source(ABC):
     """What graphs are read from. ``bounds``: signature -> integer input -> what it may hold."""
 
     signatures: Mapping[str, Signature]
-    bounds: Mapping[str, Mapping[str, Bounds]]
+    bounds: Mapping[str, dict[str, Bounds]]
     shapes_are_binding: bool
     """Whether a request must have the declared shapes; for a SavedModel they are documentation."""
 
@@ -85,6 +85,8 @@ class _FileSource(Source):
                 )
         self.signatures = {signature.name: signature}
         self.bounds = {signature.name: _exact(signature)}
+        for name, bounds in _table_bounds(self.read(signature.name)).items():
+            self.bounds[signature.name][name] = bounds.within(self.bounds[signature.name].get(name))
 
     def read(self, signature: str, shapes: Shapes | None = None) -> Wiring:
         graph = self._graph()
@@ -249,6 +251,29 @@ def _dtype(port: Any, name: str) -> DType:
     if type_name not in _NAMES:
         raise failed_precondition(f"{name!r} is {type_name}, which is not a type of tensors that can be served")
     return DTYPES_BY_NAME[_NAMES[type_name]]
+
+
+_INDEX_KEEPERS = frozenset({"Convert", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+def _table_bounds(wiring: Wiring) -> dict[str, Bounds]:
+    """Return the bounds of inputs that pick rows of a constant table: OpenVINO gives zeros for rows beyond it."""
+    names = {wiring.graph.inputs[place].get_node().get_friendly_name(): name for name, place in wiring.inputs.items()}
+    found: dict[str, Bounds] = {}
+    for operation in wiring.graph.get_ops():
+        if operation.get_type_name() != "Gather":
+            continue
+        table, index, axis = (operation.input_value(place).get_node() for place in range(3))
+        while table.get_type_name() == "Convert":
+            table = table.input_value(0).get_node()
+        while index.get_type_name() in _INDEX_KEEPERS:
+            index = index.input_value(0).get_node()
+        name = names.get(index.get_friendly_name())
+        if name is not None and table.get_type_name() == axis.get_type_name() == "Constant" and not axis.data.any():
+            rows = table.get_output_shape(0)[0]
+            bounds = Bounds(-rows, rows - 1, f"it is not in [{-rows}, {rows})")
+            found[name] = bounds.within(found.get(name))
+    return found
 
 
 def _exact(signature: Signature) -> dict[str, Bounds]:
