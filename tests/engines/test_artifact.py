@@ -1,0 +1,87 @@
+"""Which file of a version is the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from servable.core.errors import Code, ServingError
+from servable.engines.artifact import artifact_of_file, find_artifact
+from servable.engines.base import Artifact
+
+BY_PRECEDENCE = ["saved_model.pb", "model.savedmodel/saved_model.pb", "model.onnx", "model.xml"]
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "main"),
+    [
+        (0, "saved_model", "."),
+        (1, "saved_model", "model.savedmodel"),
+        (2, "onnx", "model.onnx"),
+        (3, "openvino", "model.xml"),
+    ],
+)
+def test_the_first_by_precedence_is_the_artifact(tmp_path: Path, first: int, kind: str, main: str) -> None:
+    put(tmp_path, *BY_PRECEDENCE[first:], "model.bin", "model.py", "labels.txt")
+    assert find_artifact(tmp_path) == Artifact(kind, tmp_path / main)
+
+
+def test_nothing_there_says_what_was_looked_for_as_tensorflow_does(tmp_path: Path) -> None:
+    with pytest.raises(ServingError) as failure:
+        find_artifact(tmp_path)
+    assert failure.value.code is Code.NOT_FOUND
+    prefix = "Could not find SavedModel .pb or .pbtxt at supplied export directory path: "
+    assert failure.value.message.startswith(f"{prefix}{tmp_path}")
+    assert "model.onnx" in failure.value.message
+
+
+@pytest.mark.parametrize("name", ["model.tflite", "model.pt2", "model.pt", "graph.pb", "model.py", "saved_model.pbtxt"])
+def test_what_is_not_served_yet_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    put(tmp_path, name)
+    for look in (find_artifact, artifact_of_file):
+        with pytest.raises(ServingError, match=f"{name} is not served by this version") as failure:
+            look(tmp_path)
+        assert failure.value.code is Code.UNIMPLEMENTED
+    with pytest.raises(ServingError, match="is not served by this version"):
+        artifact_of_file(tmp_path / name)
+
+
+def test_a_session_bundle_is_refused_in_the_words_of_tensorflow_serving(tmp_path: Path) -> None:
+    put(tmp_path, "export.meta")
+    with pytest.raises(ServingError, match="Session Bundle is deprecated and removed") as failure:
+        find_artifact(tmp_path)
+    assert failure.value.code is Code.UNIMPLEMENTED
+
+
+def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    for look in (find_artifact, artifact_of_file):
+        with pytest.raises(ServingError, match="nowhere") as failure:
+            look(tmp_path / "nowhere")
+        assert failure.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "main"),
+    [
+        ("any.onnx", "onnx", "any.onnx"),
+        ("any.xml", "openvino", "any.xml"),
+        ("any.bin", "openvino", "any.xml"),
+        ("saved_model.pb", "saved_model", "."),
+    ],
+)
+def test_one_file_is_an_artifact_by_its_name(tmp_path: Path, name: str, kind: str, main: str) -> None:
+    put(tmp_path, name, "any.xml")
+    assert artifact_of_file(tmp_path / name) == Artifact(kind, tmp_path / main)
+
+
+def test_a_file_that_is_no_model_says_what_one_is(tmp_path: Path) -> None:
+    put(tmp_path, "notes.txt")
+    with pytest.raises(ServingError, match=r"notes\.txt is not a model; .*\.onnx"):
+        artifact_of_file(tmp_path / "notes.txt")
