@@ -224,7 +224,7 @@ def test_trailers_only_is_byte_exact() -> None:
     session = Session()
     session.start()
     session.transport.writes.clear()
-    session.connection.data_received(h(1, EH | ES, block(b"/early")))
+    session.connection.data_received(h(1, EH | ES, block(b"/early", (b"content-type", b"application/grpc"))))
     assert session.transport.take() == bytes.fromhex(
         "000024010500000001 880f10106170706c69636174696f6e2f67727063 000b677270632d737461747573023132"
     )

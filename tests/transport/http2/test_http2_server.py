@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
+
 import pytest
 from tests.transport.http2.application import EMPTY_MESSAGE
 from tests.transport.http2.harness import (
@@ -35,6 +37,7 @@ from tests.transport.http2.harness import (
 )
 from tests.transport.http2.rows import entry, in_both_ways
 
+from servable.transport.exchange import ReplyHead, Trailers
 from servable.transport.limits import MIB, Limits
 
 M, S = (b":method", b"POST"), (b":scheme", b"http")
@@ -197,6 +200,7 @@ def test_cookies_are_joined_m014() -> None:
         (b"GET", b"/status/204", b"204", None, b""),
         (b"GET", b"/status/304", b"304", None, b""),
         (b"GET", b"/status/404", b"404", b"7", b"ignored"),
+        (b"GET", b"/early", b"200", b"0", b""),
         (b"GET", b"/plainbig/100000", b"200", b"100000", None),
     ],
 )
@@ -209,6 +213,7 @@ def test_plain_http_m015(method: bytes, path: bytes, status: bytes, length: byte
     assert fields[b":status"] == status
     assert fields.get(b"content-length") == length
     assert b"connection" not in fields
+    assert parsedate_to_datetime(fields[b"date"].decode()) is not None
     sent = b"".join(frame.payload for frame in frames if frame.kind == DATA)
     assert sent == body or (body is None and len(sent) == 100000)
     assert [frame.flags & ES for frame in frames] == [0] * (len(frames) - 1) + [ES]
@@ -384,3 +389,15 @@ def test_goaway_of_the_client_lets_its_calls_finish_f044(code: int) -> None:
     assert list(session.replies()) == [(1, EMPTY_MESSAGE)]
     assert session.transport.has_ended()
     session.assert_clean()
+
+
+def test_a_value_made_from_input_cannot_break_a_reply() -> None:
+    session = Session()
+    session.start()
+    session.feed(h(1, EH | ES, block(b"/hold")))
+    head = ReplyHead(200, ((b"x", b" a\r\nb\0c\t"), (b"date", b"never")))
+    session.application.held[0].respond(head, b"body", Trailers(((b"y", b"\nz "),)))
+    session.loop.turn()
+    first, _, last = session.collect()
+    assert session.fields(first) == [(b":status", b"200"), (b"x", b"abc")]
+    assert session.fields(last) == [(b"y", b"z")]

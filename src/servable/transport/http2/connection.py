@@ -16,7 +16,8 @@ from servable.transport.http2.ids import StreamIds
 from servable.transport.http2.lifetime import NEVER
 from servable.transport.http2.receiving import Incoming
 from servable.transport.http2.refusals import CONTINUE, HEAD_TOO_LARGE, NO_TUNNELS
-from servable.transport.http2.streams import ServerStream, Template, head_block
+from servable.transport.http2.replies import head_block
+from servable.transport.http2.streams import ServerStream, Template
 from servable.transport.http2.work import Work
 from servable.transport.limits import Limits
 

@@ -319,7 +319,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         self.sender.out.append(frame)
         if self.sender.paused:
             self._unread_replies += 1
-            if self._unread_replies > _CONTROL_MAX:
+            if self._unread_replies > _CONTROL_MAX and self.in_turn:
                 raise PeerError(frames.ENHANCE_YOUR_CALM, "replies are not being read")
             if self._unread_replies > _CONTROL_PAUSE:
                 self._stop_reading(UNREAD_REPLIES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import Exchange, Field, ReplyHead, RequestHead, Route, Trailers
-from servable.transport.http2.hpack import encode_block, encode_integer
+from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.http2.replies import BODYLESS, head_block, plain_block, trailers_block
 from servable.transport.limits import Limits
 
 if TYPE_CHECKING:
@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("servable.transport")
 
-_NOT_SENT = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
-_WITHOUT_BODY = frozenset((204, 304))
-_CONTENT_LENGTH = b"\x0f\x0d"
-
 
 class Template:
     """What a header block means: all that is the same for every request with these bytes."""
 
-    __slots__ = ("awaits_continue", "head", "inline", "length", "max_body", "prefix_size", "route", "wants_body")
+    __slots__ = (
+        "_is_grpc",
+        "awaits_continue",
+        "head",
+        "inline",
+        "length",
+        "max_body",
+        "prefix_size",
+        "route",
+        "wants_body",
+    )
 
     def __init__(
         self,
@@ -48,6 +54,13 @@ class Template:
         self.wants_body = route.wants_body and not oversized
         self.inline = min(self.max_body, limits.initial_window, limits.max_frame) if self.wants_body else -1
         """The longest body that may be handed over straight from the frame behind the header block."""
+        self._is_grpc: bool | None = None
+
+    def is_grpc(self) -> bool:
+        """Return True for a gRPC call, whose replies have their own rules. Most calls never need to know."""
+        if self._is_grpc is None:
+            self._is_grpc = (self.head.get(b"content-type") or b"").startswith(b"application/grpc")
+        return self._is_grpc
 
 
 class ServerStream(Exchange):
@@ -84,7 +97,7 @@ class ServerStream(Exchange):
                 body = body.cast("B")
             block = head.encoded_h2 or head_block(head)
             if trailers is None:
-                whole = self._send_plain(head.status, block, body)
+                whole = self._send_without_trailers(head.status, block, body)
             else:
                 tail = trailers.encoded_h2 or trailers_block(trailers)
                 whole = connection.sender.send(self, block, body, tail)
@@ -104,27 +117,10 @@ class ServerStream(Exchange):
             except Exception:
                 log.exception("a callback on cancellation failed")
 
-    def _send_plain(self, status: int, block: bytes, body: bytes | memoryview) -> bool:
-        """Send a reply without trailers, the way of ordinary HTTP."""
-        sender = self.connection.sender
-        size = len(body)
-        if size and status not in _WITHOUT_BODY:
-            length = b"%d" % size
-            block = b"".join((block, _CONTENT_LENGTH, encode_integer(len(length), 0x7F, 0), length))
-        if status in _WITHOUT_BODY or self.head.method == b"HEAD":
+    def _send_without_trailers(self, status: int, block: bytes, body: bytes | memoryview) -> bool:
+        """Send the reply of plain HTTP, or of a gRPC call that fails at once: then the head is all there is."""
+        if not self.template.is_grpc():
+            block = plain_block(block, status, len(body))
+        if status in BODYLESS or self.head.method == b"HEAD":
             body = b""
-        return sender.send(self, block, body, None)
-
-
-def head_block(head: ReplyHead) -> bytes:
-    """Return the encoded head, and keep it there."""
-    fields: list[Field] = [(b":status", b"%d" % head.status)]
-    fields += (field for field in head.fields if field[0] not in _NOT_SENT)
-    head.encoded_h2 = block = encode_block(fields)
-    return block
-
-
-def trailers_block(trailers: Trailers) -> bytes:
-    """Return the encoded trailers, and keep them there."""
-    trailers.encoded_h2 = block = encode_block(trailers.fields)
-    return block
+        return self.connection.sender.send(self, block, body, None)
