@@ -1,16 +1,9 @@
-"""The client's side against a scripted server, byte for byte; and against our own server, through pipes that cut."""
+"""The client's side against a scripted server, byte for byte."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
-
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from tests.transport.http2.application import EMPTY_MESSAGE, pattern
-from tests.transport.http2.doubles import FakeLoop, FakeTransport
+from tests.transport.http2.caller import HEAD, Caller
 from tests.transport.http2.harness import (
     CANCEL,
     COMPRESSION,
@@ -24,20 +17,15 @@ from tests.transport.http2.harness import (
     INTERNAL,
     NO_ERROR,
     PING,
-    PREFACE,
     PROTOCOL,
     PUSH,
     REFUSED,
-    REPLY,
     RST,
     SETTINGS,
-    SETTINGS_ACK,
     WU,
     Frame,
-    Session,
     d,
     h,
-    parse,
     ping,
     raw,
     rst,
@@ -46,68 +34,13 @@ from tests.transport.http2.harness import (
 )
 
 from servable.transport.errors import Failure, TransportError
-from servable.transport.exchange import RequestHead
-from servable.transport.http2.client import ClientConnection
 from servable.transport.http2.hpack import encode_block
 from servable.transport.limits import MIB, Limits
 from servable.transport.reply import Reply
 
-HEAD = RequestHead(b"POST", b"/t.S/M", ((b"content-type", b"application/grpc"),), authority=b"a")
 OK_HEAD = encode_block([(b":status", b"200"), (b"content-type", b"application/grpc")])
 OK_TRAILERS = encode_block([(b"grpc-status", b"0")])
 INITIAL_WINDOW = 4
-
-
-class Caller:
-    """A client connection and everything that came back to its callbacks."""
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.loop = FakeLoop()
-        self.closed: list[ClientConnection] = []
-        loop = cast("asyncio.AbstractEventLoop", self.loop)
-        self.connection = ClientConnection(loop, limits, self.closed.append, clock=self.loop.clock)
-        self.transport = FakeTransport(self.loop, self.connection)
-        self.connection.connection_made(cast("asyncio.Transport", self.transport))
-        self.outcomes: list[Reply | TransportError] = []
-        self.greeted = False
-
-    def start(self, *entries: tuple[int, int]) -> None:
-        self.feed(settings(*entries) + SETTINGS_ACK)
-
-    def feed(self, data: bytes) -> list[Frame]:
-        self.connection.data_received(data)
-        return self.sent()
-
-    def sent(self) -> list[Frame]:
-        self.loop.turn()
-        out = self.transport.take()
-        if not self.greeted and out:
-            assert out.startswith(PREFACE)
-            self.greeted = True
-            out = out[len(PREFACE) :]
-        return parse(out)
-
-    def call(self, body: bytes = EMPTY_MESSAGE, head: RequestHead = HEAD, timeout_s: float | None = None) -> Any:
-        return self.connection.request(head, body, self.outcomes.append, timeout_s)
-
-    def failure(self) -> TransportError:
-        (outcome,) = self.outcomes
-        assert isinstance(outcome, TransportError)
-        return outcome
-
-    def reply(self) -> Reply:
-        (outcome,) = self.outcomes
-        assert isinstance(outcome, Reply)
-        return outcome
-
-    def assert_clean(self) -> None:
-        connection = self.connection
-        assert connection.streams == {}
-        assert connection.receiver.buffered == 0
-        assert connection.sender.queued == 0
-        assert not connection.sender.ready
-        assert not connection.sender.parked
-        assert self.loop.armed <= 1
 
 
 def test_a_call_is_one_write_and_its_reply_one_callback() -> None:
@@ -360,104 +293,3 @@ def test_the_server_may_ping() -> None:
     caller.sent()
     assert caller.feed(ping()) == [Frame(PING, 1, 0, b"abcdefgh")]
     assert caller.feed(wu(0, 5) + settings((INITIAL_WINDOW, 100))) == [Frame(SETTINGS, 1, 0, b"")]
-
-
-class Pair:
-    """A client and a server whose bytes travel in pieces that the test chooses."""
-
-    def __init__(self, client: Limits, server: Limits, sizes: list[int]) -> None:
-        self.session = Session(server)
-        self.caller = Caller(client)
-        self.sizes = sizes
-        self.turns = 0
-
-    def _pass_on(self, source: FakeTransport, target: Any) -> bool:
-        data = source.take()
-        position = 0
-        while position < len(data):
-            size = self.sizes[self.turns % len(self.sizes)]
-            self.turns += 1
-            target.data_received(data[position : position + size])
-            self.session.loop.turn()
-            self.caller.loop.turn()
-            position += size
-        return bool(data)
-
-    def run(self) -> None:
-        busy = True
-        while busy:
-            self.caller.loop.turn()
-            self.session.loop.turn()
-            busy = self._pass_on(self.caller.transport, self.session.connection)
-            busy = self._pass_on(self.session.transport, self.caller.connection) or busy
-
-
-limits = st.builds(
-    Limits,
-    initial_window=st.sampled_from([1, 50, 1000, 65535, MIB]),
-    connection_window=st.sampled_from([65535, MIB]),
-    max_frame=st.sampled_from([16384, MIB]),
-    max_concurrent_streams=st.sampled_from([1, 3, 256]),
-)
-requests = st.lists(
-    st.tuples(
-        st.sampled_from([b"/echo", b"/plain", b"/measured", b"/early", b"/big/30000", b"/empty", b"/raises"]),
-        st.sampled_from([0, 1, 5, 99, 1000, 20_000]),
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-@hypothesis_settings(max_examples=60, deadline=None)
-@given(limits, limits, requests, st.lists(st.integers(1, 5000), min_size=1, max_size=5))
-def test_both_roles_understand_each_other(
-    client: Limits, server: Limits, wanted: list[tuple[bytes, int]], sizes: list[int]
-) -> None:
-    if 1 in (client.initial_window, server.initial_window):
-        wanted = [(path, min(size, 99)) for path, size in wanted if path != b"/big/30000"]
-    pair = Pair(client, server, sizes)
-    pair.run()
-    results: dict[int, Reply | TransportError] = {}
-    for number, (path, size) in enumerate(wanted):
-        body = b"\0" + size.to_bytes(4, "big") + pattern(size)
-        head = RequestHead(b"POST", path, authority=b"a")
-        pair.caller.connection.request(head, body, lambda outcome, number=number: results.update({number: outcome}))  # type: ignore[misc]
-    pair.run()
-    for number, (path, size) in enumerate(wanted):
-        outcome = results[number]
-        if path == b"/raises":
-            assert isinstance(outcome, TransportError)
-            continue
-        assert isinstance(outcome, Reply), f"{path!r}: {outcome}"
-        body = b"\0" + size.to_bytes(4, "big") + pattern(size)
-        expected = {b"/early": b"", b"/empty": b"", b"/big/30000": pattern(30000)}.get(path, body)
-        assert outcome.body == expected
-    pair.session.assert_clean()
-    pair.caller.assert_clean()
-    pair.session.connection.drain()
-    pair.run()
-    assert not pair.caller.connection.ready
-
-
-@pytest.mark.parametrize("size", [16 * MIB])
-def test_a_large_body_both_ways(size: int) -> None:
-    pair = Pair(Limits(), Limits(), [256 * 1024])
-    pair.caller.call(pattern(size), RequestHead(b"POST", b"/echo"))
-    pair.run()
-    assert pair.caller.reply().body == pattern(size)
-    pair.session.assert_clean()
-    pair.caller.assert_clean()
-
-
-def test_work_that_ends_later() -> None:
-    pair = Pair(Limits(), Limits(), [1000])
-    for _ in range(5):
-        pair.caller.call(head=RequestHead(b"POST", b"/hold"))
-    pair.run()
-    assert pair.session.connection.active == 5
-    for exchange in pair.session.application.held:
-        exchange.respond(*REPLY)
-    pair.run()
-    assert [type(outcome) for outcome in pair.caller.outcomes] == [Reply] * 5
-    pair.session.assert_clean()
