@@ -10,37 +10,12 @@ from google.protobuf.message import DecodeError
 
 from servable.core.errors import Code, ServingError, not_found, unimplemented
 from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
-from servable.core.tensors import (
-    BFLOAT16,
-    BOOL,
-    COMPLEX64,
-    COMPLEX128,
-    FLOAT8_E4M3FN,
-    FLOAT8_E5M2,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    INT4,
-    INT8,
-    INT16,
-    INT32,
-    INT64,
-    STRING,
-    UINT4,
-    UINT8,
-    UINT16,
-    UINT32,
-    UINT64,
-    DType,
-)  # fmt: skip
+from servable.core.tensors import DTYPES_BY_NAME
 from servable.engines.onnx_skeleton import read_skeleton
 from servable.protos import onnx
 
-_DTYPES: dict[str, DType] = {
-    "FLOAT": FLOAT32, "DOUBLE": FLOAT64, "FLOAT16": FLOAT16, "BFLOAT16": BFLOAT16, "INT8": INT8, "INT16": INT16,
-    "INT32": INT32, "INT64": INT64, "UINT8": UINT8, "UINT16": UINT16, "UINT32": UINT32, "UINT64": UINT64, "BOOL": BOOL,
-    "STRING": STRING, "COMPLEX64": COMPLEX64, "COMPLEX128": COMPLEX128, "FLOAT8E4M3FN": FLOAT8_E4M3FN,
-    "FLOAT8E5M2": FLOAT8_E5M2, "INT4": INT4, "UINT4": UINT4,
+_OTHER_NAMES = {
+    "float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2",
 }  # fmt: skip
 
 
@@ -86,7 +61,8 @@ def _spec(role: str, info: Any) -> TensorSpec:
         raise unimplemented(f"{role} {info.name!r} is a {found}; only tensors can be served")
     tensor = info.type.tensor_type
     try:
-        dtype = _DTYPES[onnx.TensorProto.DataType.Name(tensor.elem_type)]
+        name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        dtype = DTYPES_BY_NAME[_OTHER_NAMES.get(name, name)]
     except (KeyError, ValueError):
         raise unimplemented(f"{role} {info.name!r} has the ONNX element type {tensor.elem_type}") from None
     return TensorSpec(info.name, dtype, _shape(tensor), info.name)

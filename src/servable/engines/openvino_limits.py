@@ -25,8 +25,8 @@ from servable.core.signatures import Signature
 from servable.engines import openvino_flow as flow
 from servable.engines.graph import Graph, attribute, edge
 from servable.engines.openvino_flow import DATA, SMALL, Bounds, Flow
-from servable.engines.savedmodel import SavedModel, dtype_of
-from servable.engines.tensor_proto import to_array
+from servable.engines.savedmodel import SavedModel
+from servable.engines.tensor_proto import dtype_of, to_array
 
 UNHELD_DTYPES = frozenset(
     {"float64", "complex64", "complex128", "uint64", "string", "bfloat16", "float8_e5m2", "float8_e4m3fn", "int4",

@@ -11,68 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from servable.core.errors import Code, ServingError, not_found
-from servable.core.signatures import Shape, Signature, TensorSpec
-from servable.core.tensors import (
-    BFLOAT16,
-    BOOL,
-    COMPLEX64,
-    COMPLEX128,
-    FLOAT8_E4M3FN,
-    FLOAT8_E5M2,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    INT4,
-    INT8,
-    INT16,
-    INT32,
-    INT64,
-    STRING,
-    UINT4,
-    UINT8,
-    UINT16,
-    UINT32,
-    UINT64,
-    DType,
-)  # fmt: skip
+from servable.core.signatures import Signature, TensorSpec
 from servable.engines.graph import Graph
 from servable.engines.tensor_bundle import missing_part
-from servable.engines.tensor_proto import to_array
+from servable.engines.tensor_proto import dtype_of, shape_of, to_array
 from servable.protos import tensorflow
 
 MODEL_FILE = "saved_model.pb"
 
-_DTYPES = {
-    "DT_FLOAT": FLOAT32, "DT_DOUBLE": FLOAT64, "DT_HALF": FLOAT16, "DT_BFLOAT16": BFLOAT16, "DT_INT8": INT8,
-    "DT_INT16": INT16, "DT_INT32": INT32, "DT_INT64": INT64, "DT_UINT8": UINT8, "DT_UINT16": UINT16,
-    "DT_UINT32": UINT32, "DT_UINT64": UINT64, "DT_BOOL": BOOL, "DT_STRING": STRING, "DT_COMPLEX64": COMPLEX64,
-    "DT_COMPLEX128": COMPLEX128, "DT_FLOAT8_E5M2": FLOAT8_E5M2, "DT_FLOAT8_E4M3FN": FLOAT8_E4M3FN, "DT_INT4": INT4,
-    "DT_UINT4": UINT4,
-}  # fmt: skip
 _VARIABLE_OPERATIONS = {"VarHandleOp", "VariableV2", "Variable"}
-
-
-def dtype_of(number: int) -> DType:
-    """Return the element type for a TensorFlow ``DataType`` number.
-
-    A type that no tensor of ours holds (``DT_INVALID``, ``DT_RESOURCE``, ...) is known by its name alone: "invalid".
-    """
-    try:
-        name = tensorflow.DataType.Name(number)
-    except ValueError:
-        name = f"DT_{number}"
-    return _DTYPES.get(name) or DType(name.removeprefix("DT_").lower(), np.dtype("V"), 0)
-
-
-def shape_of(proto: Any) -> Shape | None:
-    """Return the shape that a TensorShapeProto states; ``None`` if it does not even state the rank."""
-    if proto.unknown_rank:
-        return None
-    return tuple(dim.size if dim.size >= 0 else None for dim in proto.dim)
 
 
 @dataclass(frozen=True)

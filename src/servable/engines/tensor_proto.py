@@ -1,4 +1,4 @@
-"""A TensorProto inside a graph or signature as an array."""
+"""TensorFlow's protos of tensors, types and shapes, as ours."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ from typing import Any
 import numpy as np
 
 from servable.core.errors import Code, ServingError
-from servable.core.tensors import (
-    BFLOAT16,
-    BOOL,
-    COMPLEX64,
-    COMPLEX128,
-    FLOAT8_E4M3FN,
-    FLOAT8_E5M2,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
-    INT8,
-    INT16,
-    INT32,
-    INT64,
-    STRING,
-    UINT8,
-    UINT16,
-    UINT32,
-    UINT64,
-    Array,
-    DType,
-)  # fmt: skip
+from servable.core.signatures import Shape
+from servable.core.tensors import DTYPES_BY_NAME, STRING, Array, DType
+from servable.protos import tensorflow
 
-_BY_NUMBER: dict[int, tuple[DType, str]] = {
-    1: (FLOAT32, "float_val"), 2: (FLOAT64, "double_val"), 3: (INT32, "int_val"), 4: (UINT8, "int_val"),
-    5: (INT16, "int_val"), 6: (INT8, "int_val"), 7: (STRING, "string_val"), 8: (COMPLEX64, "scomplex_val"),
-    9: (INT64, "int64_val"), 10: (BOOL, "bool_val"), 14: (BFLOAT16, "half_val"), 17: (UINT16, "int_val"),
-    18: (COMPLEX128, "dcomplex_val"), 19: (FLOAT16, "half_val"), 22: (UINT32, "uint32_val"),
-    23: (UINT64, "uint64_val"), 24: (FLOAT8_E5M2, "float8_val"), 25: (FLOAT8_E4M3FN, "float8_val"),
+_OTHER_NAMES = {"half": "float16", "float": "float32", "double": "float64"}
+_FIELDS = {
+    "float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val", "string": "string_val",
+    "float16": "half_val", "bfloat16": "half_val", "complex64": "scomplex_val", "complex128": "dcomplex_val",
+    "uint32": "uint32_val", "uint64": "uint64_val", "float8_e5m2": "float8_val", "float8_e4m3fn": "float8_val",
 }  # fmt: skip
+_SMALL_INTEGERS = "int_val"
+
+
+def dtype_of(number: int) -> DType:
+    """Return the element type for a TensorFlow ``DataType`` number.
+
+    A type that no tensor of ours holds (``DT_INVALID``, ``DT_RESOURCE``, ...) is known by its name alone: "invalid".
+    """
+    try:
+        name = tensorflow.DataType.Name(number).removeprefix("DT_").lower()
+    except ValueError:
+        name = f"type {number}"
+    name = _OTHER_NAMES.get(name, name)
+    return DTYPES_BY_NAME.get(name) or DType(name, np.dtype("V"), 0)
+
+
+def shape_of(proto: Any) -> Shape | None:
+    """Return the shape that a TensorShapeProto states; ``None`` if it does not even state the rank."""
+    if proto.unknown_rank:
+        return None
+    return tuple(dim.size if dim.size >= 0 else None for dim in proto.dim)
 
 
 def to_array(proto: Any) -> Array:
     """Return the tensor; DATA_LOSS if its shape, type and contents do not agree."""
-    dtype, field = _BY_NUMBER.get(proto.dtype, (None, ""))
+    dtype = dtype_of(proto.dtype)
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if dtype is None or any(size < 0 for size in shape):
-        raise ServingError(Code.DATA_LOSS, f"a tensor of type {proto.dtype} and shape {list(shape)} cannot be read")
+    if dtype.name not in DTYPES_BY_NAME or any(size < 0 for size in shape):
+        raise ServingError(Code.DATA_LOSS, f"a tensor {dtype}{list(shape)} cannot be read")
     count = math.prod(shape)
     if proto.tensor_content and dtype is not STRING:
         if len(proto.tensor_content) != count * dtype.itemsize:
@@ -53,7 +54,7 @@ def to_array(proto: Any) -> Array:
                 Code.DATA_LOSS, f"a tensor {dtype}{list(shape)} has {len(proto.tensor_content)} bytes of content"
             )
         return np.frombuffer(proto.tensor_content, dtype.numpy).reshape(shape)
-    values = _values(getattr(proto, field), dtype)[:count]
+    values = _values(getattr(proto, _FIELDS.get(dtype.name, _SMALL_INTEGERS)), dtype)[:count]
     array = np.zeros(count, dtype.numpy) if dtype is not STRING else np.full(count, b"", dtype=object)
     array[: len(values)] = values
     if len(values):
@@ -66,11 +67,13 @@ def _values(given: Any, dtype: DType) -> Array:
         values = np.empty(len(given), dtype=object)
         values[:] = list(given)
         return values
-    if dtype in (FLOAT16, BFLOAT16):  # each number carries sixteen bits of pattern
+    field = _FIELDS.get(dtype.name)
+    if field == "half_val":  # each number carries sixteen bits of pattern
         return np.array(given, np.int64).astype(np.uint16).view(dtype.numpy)
-    if dtype in (FLOAT8_E5M2, FLOAT8_E4M3FN):
+    if field == "float8_val":
         return np.frombuffer(given, np.uint8).view(dtype.numpy)
-    if dtype in (COMPLEX64, COMPLEX128):
+    if field in ("scomplex_val", "dcomplex_val"):
         parts = np.array(given, np.float64)
         return (parts[0::2] + 1j * parts[1::2]).astype(dtype.numpy)
-    return np.array(given, None if len(given) else dtype.numpy).astype(dtype.numpy)
+    wide = np.int64 if field is None else dtype.numpy
+    return np.array(given, wide).astype(dtype.numpy)
