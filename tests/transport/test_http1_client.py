@@ -189,6 +189,7 @@ def test_time_runs_out_once() -> None:
         asking.loop.advance(9)
     asking.loop.advance(1000)
     assert asking.connection.ready
+    assert asking.loop.live_timers() == 0
     asking.ask(timeout_s=10)
     asking.loop.advance(11)
     (result,) = asking.results

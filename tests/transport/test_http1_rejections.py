@@ -91,7 +91,7 @@ OUR_ROWS = {
     "Host with userinfo": (get(host=b"Host: u@a\r\n"), 400),
     "Host with a path": (get(host=b"Host: a/b\r\n"), 400),
     "Host with an open bracket": (get(host=b"Host: [::1\r\n"), 400),
-    "coding in HTTP/1.0": (get(b"Transfer-Encoding: chunked", line=b"POST /echo HTTP/1.0"), 400),
+    "coding in HTTP/1.0": (get(b"Transfer-Encoding: chunked", line=b"POST /echo HTTP/1.0") + b"0\r\n\r\n", 400),
     "coding gzip, chunked": (get(b"Transfer-Encoding: gzip, chunked"), 501),
     "coding gzip and chunked in two fields": (get(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked"), 501),
     "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\n" + HOST + b"\r\n", 501),
@@ -154,3 +154,18 @@ def test_a_head_request_is_refused_without_a_body() -> None:
     reply = Served().feed(get(b"Expect: x", line=b"HEAD /echo HTTP/1.1"))
     assert statuses(reply) == [417]
     assert reply.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"\0\x01",
+        b"GET /echo\r\n",
+        b"GET /echo HTTP/1.1\n",
+        b"GET /echo HTTP/1.1\r\nHost: a\n",
+        b"GET /echo HTTP/1.1\r\nHost: a\rb",
+        b"GET /echo HTTP/3.0\r\n",
+    ],
+)
+def test_what_can_not_become_a_request_is_refused_at_once(begun: bytes) -> None:
+    assert statuses(Served().feed(begun)) in ([400], [505])

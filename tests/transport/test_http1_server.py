@@ -86,6 +86,15 @@ def test_a_flood_of_pipelined_requests_yields_to_others() -> None:
     assert served.transport.writes == 50
 
 
+def test_what_arrives_between_turns_waits_for_its_own() -> None:
+    served = Served()
+    served.connection.data_received(GET % 1 * (LIMITS.requests_per_turn + 1))
+    served.connection.data_received(GET % 2)
+    assert len(served.application.handled) == LIMITS.requests_per_turn
+    served.loop.settle()
+    assert [target for _, target, _ in served.application.handled[-2:]] == [b"/echo/1", b"/echo/2"]
+
+
 def test_bytes_behind_an_unanswered_request_are_bounded() -> None:
     served = Served()
     served.feed(LATER)
@@ -198,6 +207,27 @@ def test_chunks_are_counted_against_the_limit() -> None:
     assert statuses(reply) == [413]
     assert served.ending
     assert served.application.handled == []
+
+
+def test_a_body_above_the_limit_may_be_answered_later() -> None:
+    application = FakeApplication()
+
+    class Pondering(Route):
+        max_body = 10
+
+        def handle(self, exchange: Exchange, body: bytes) -> None:
+            raise AssertionError
+
+        def too_large(self, exchange: Exchange, limit: int) -> None:
+            application.waiting.append(exchange)
+
+    application.routes[b"/echo"] = Pondering()
+    served = Served(application=application)
+    assert served.feed(chunks(b"x" * 8, b"y" * 8), GET % 1, b"5\r\n") == b""
+    (exchange,) = application.waiting
+    exchange.respond(ReplyHead(413), b"too much")
+    assert statuses(served.take()) == [413]
+    assert served.transport.eof_written
 
 
 def test_a_lingering_connection_ends_when_the_client_does() -> None:

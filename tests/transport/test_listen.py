@@ -22,6 +22,7 @@ from servable.transport.http1 import Http1ClientConnection
 from servable.transport.limits import Limits
 from servable.transport.listen import Address, Listener, ListenOptions
 from servable.transport.sniff import PREFACE, Opening, recognize
+from servable.transport.sockets import bind
 
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
@@ -252,6 +253,14 @@ def test_an_address_that_cannot_be_bound_is_explained(run: Run, address: Address
         assert str(address) in caught.value.message
 
     run(main)
+
+
+def test_an_address_of_a_name_that_this_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("192.0.2.1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: places)
+    (bound,) = bind(Address("some.name", 0))
+    with bound:
+        assert bound.getsockname()[0] == "127.0.0.1"
 
 
 def test_several_processes_may_share_a_port(run: Run) -> None:

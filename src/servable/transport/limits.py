@@ -24,7 +24,6 @@ class Limits:
     max_request_head: int = 32 * KIB
     max_request_target: int = 8 * KIB
     max_request_fields: int = 100
-    max_pipelined: int = 16
     body_budget: int = 512 * MIB
     max_outbound: int = 16 * MIB
     requests_per_turn: int = 200
