@@ -187,9 +187,11 @@ def _as_bytes(texts: Array) -> Array:
     return strings
 
 
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_NODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' Status Message: ")
+_PLACE = re.compile(r"\S+\.(?:cc|h):\d+ (?:[^()]*onnxruntime::[^()]*\([^()]*\)(?: const)? )?")
 _ADVICE = re.compile(r"\s*Please fix either the inputs/outputs or the model\.\s*$")
-_MEMORY = re.compile(r"Failed to allocate memory|bad_alloc|BFCArena", re.IGNORECASE)
+_MEMORY = re.compile(r"Failed to allocate memory|bad_alloc|storage size overflowed", re.IGNORECASE)
 _SHAPES = re.compile(
     r"dimension|shape|broadcast|out of (data )?bounds|must be within|incompatible|cannot be reshaped", re.IGNORECASE
 )
@@ -198,4 +200,5 @@ _SHAPES = re.compile(
 def _useful(error: Exception) -> str:
     """Return the part of an ONNX Runtime message that says what is wrong, on one line."""
     text = _ADVICE.sub("", _PREFIX.sub("", str(error)))
-    return " ".join(text.split()) or type(error).__name__
+    text = _NODE.sub(lambda node: f"{node[1]} {node[2]}".rstrip() + ": ", text)
+    return " ".join(_PLACE.sub("", text).split()) or type(error).__name__
