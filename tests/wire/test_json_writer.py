@@ -43,6 +43,8 @@ def written(array: Any, name: str = "y") -> str:
         (np.array([1, 65535], np.uint16), "[1,65535]"),
         (np.array([True, False]), "[true,false]"),
         (np.array(7, np.int32), "7"),
+        (np.array(7, "longlong"), "7"),
+        (np.array(7, "ulonglong"), "7"),
         (np.array(True), "true"),
         (np.zeros((2, 0), np.float32), "[[],[]]"),
         (np.zeros((0, 2), np.int32), "[]"),
@@ -84,6 +86,13 @@ def test_words_for_numbers_stand_beside_texts_that_look_like_orjsons_null() -> N
     assert dumps_rows({}, "predictions", tensors) == (
         b'{"predictions":[{"null":[1.0,NaN],"text":"null","n":NaN},{"null":[Infinity,2.0],"text":"[null]","n":3.0}]}'
     )
+
+
+def test_rows_of_both_types_that_c_has_for_64_bits() -> None:
+    for dtype in ("long", "longlong", "ulong", "ulonglong"):
+        tensors = {"label": np.array([1, 2], dtype), "score": np.zeros(2, np.float32)}
+        text = b'{"predictions":[{"label":1,"score":0.0},{"label":2,"score":0.0}]}'
+        assert dumps_rows({}, "predictions", tensors) == text
 
 
 NUMERIC = hnp.arrays(

@@ -53,6 +53,8 @@ _WIDER = {
     INT4.numpy: INT8.numpy,
     UINT4.numpy: UINT8.numpy,
 }
+_LONG_LONG = {"q": INT64.numpy, "Q": UINT64.numpy}
+"""C has two types for 64 bits and numpy as many; orjson knows scalars of one, and ONNX Runtime answers in the other."""
 _NOT_FINITE = b"null"
 """orjson's word for a float that is NaN or infinite."""
 
@@ -92,6 +94,8 @@ def nested(array: Array, name: str) -> Any:
     """Return what orjson writes as the elements of a tensor; INVALID_ARGUMENT if JSON has no form for them."""
     dtype = array.dtype
     if dtype in _NATIVE:
+        if dtype.char in _LONG_LONG:
+            array = array.view(_LONG_LONG[dtype.char])
         if array.ndim == 0:
             return array[()]
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
