@@ -157,6 +157,28 @@ def test_one_bad_request_fails_alone() -> None:
     run(test)
 
 
+def test_a_reply_that_fails_costs_no_other_its_own() -> None:
+    async def test() -> None:
+        async with bench(FakeModel()) as it:
+
+            def fail(_: InferResponse | ServingError) -> None:
+                raise RuntimeError("this client cannot be answered")
+
+            it.model.gate.clear()
+            for deadline in (None, time.monotonic() + 0.02):
+                request = InferRequest(HALF, {"x": np.array([1.0], np.float32)}, deadline=deadline)
+                it.inference.submit(request, fail)
+            late = asyncio.ensure_future(it.ask(3.0, deadline_s=0.05))
+            asked = asyncio.ensure_future(it.ask(2.0))
+            with pytest.raises(ServingError):
+                await late
+            it.model.gate.set()
+            assert await asked == [3.0]
+            assert it.in_use == 0
+
+    run(test)
+
+
 def test_a_deadline_ends_a_request_wherever_it_is() -> None:
     async def test() -> None:
         async with bench(FakeModel()) as it:

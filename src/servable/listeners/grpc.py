@@ -177,17 +177,25 @@ class PredictRoute(MessageRoute):
             exchange.on_cancel = item.cancel
 
     def _answer(self, exchange: Exchange, asked: ModelRef, outcome: InferResponse | ServingError) -> None:
-        try:
-            if isinstance(outcome, ServingError):
-                raise outcome
-            exchange.respond(OK_HEAD, tfserving.encode_predict_response(outcome, framed=True), OK_TRAILERS)
-        except ServingError as error:
-            self._meter.failed(asked, error.code)
-            exchange.respond(error_head(error))
+        if isinstance(outcome, ServingError):
+            self._refuse(exchange, asked, outcome)
             return
+        try:
+            message = tfserving.encode_predict_response(outcome, framed=True)
+        except ServingError as error:
+            self._refuse(exchange, asked, error)
+            return
+        except Exception:
+            log.exception("an answer over gRPC could not be written")
+            self._refuse(exchange, asked, internal("the server failed; its log says why"))
+            return
+        exchange.respond(OK_HEAD, message, OK_TRAILERS)
         self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
 
     def fail(self, exchange: Exchange, error: ServingError) -> None:
         """Count a request that did not get as far as a model, and answer."""
-        self._meter.failed(None, error.code)
+        self._refuse(exchange, None, error)
+
+    def _refuse(self, exchange: Exchange, asked: ModelRef | None, error: ServingError) -> None:
+        self._meter.failed(asked, error.code)
         exchange.respond(error_head(error))

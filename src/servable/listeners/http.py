@@ -210,6 +210,10 @@ class PredictRoute(Route):
         except ServingError as error:
             self._fail(exchange, error)
             return
+        except Exception:
+            log.exception("an answer over REST could not be written")
+            self._fail(exchange, internal("the server failed; its log says why"))
+            return
         exchange.respond(OK_JSON, body)
         self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
 

@@ -10,6 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from servable.serving.execution import Outcome
 from servable.serving.pending import Pending
 from servable.serving.runner import ModelRunner
 from servable.serving.validation import chosen_outputs, complete_inputs, missing_signature
+
+log = logging.getLogger("servable.serving")
 
 DEADLINE_SWEEP_S = 0.02
 DEADLINE_MESSAGE = "Deadline exceeded"
@@ -210,10 +213,10 @@ class Inference:
             item.reply = None
             queue_s = began - item.added
             if isinstance(outcome, ServingError):
-                reply(outcome)
+                _give(reply, outcome)
             else:
                 self._observer.queued(loaded.ref, queue_s)
-                reply(InferResponse(loaded.ref, item.signature, outcome, queue_s, seconds))
+                _give(reply, InferResponse(loaded.ref, item.signature, outcome, queue_s, seconds))
         self._manager.release(loaded)
 
     def _sweep(self) -> None:
@@ -225,11 +228,19 @@ class Inference:
             item.abandoned = True
             reply, item.reply = item.reply, None
             if reply is not None:
-                reply(ServingError(Code.DEADLINE_EXCEEDED, DEADLINE_MESSAGE))
+                _give(reply, ServingError(Code.DEADLINE_EXCEEDED, DEADLINE_MESSAGE))
         if self._limited:
             self._loop.call_later(DEADLINE_SWEEP_S, self._sweep)
         else:
             self._sweeping = False
+
+
+def _give(reply: Reply, outcome: InferResponse | ServingError) -> None:
+    """Reply. What goes wrong with one reply must not cost those that are due with it theirs."""
+    try:
+        reply(outcome)
+    except Exception:
+        log.exception("a reply could not be given")
 
 
 def plan_signature(
