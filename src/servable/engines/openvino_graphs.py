@@ -32,11 +32,15 @@ Shapes = Mapping[str, Shape]
 
 @dataclass(frozen=True)
 class Wiring:
-    """A graph, and at which place each named input and output is. An input that nothing uses has none."""
+    """A graph, and at which place each named input and output is. An input that nothing uses has none.
+
+    ``matrices_only``: every product in it is one of two matrices, where OpenVINO would take any rank.
+    """
 
     graph: Any
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+    matrices_only: bool = False
 
 
 class Source(ABC):
@@ -143,7 +147,8 @@ class _SavedModelSource(Source):
         outputs = _places(graph.outputs, _aliases(spec.outputs, "output"))
         for name in spec.outputs.keys() - outputs.keys():
             raise refusal(model, spec, f"it drops the output {name!r}, which depends on no input")
-        return Wiring(graph, inputs, outputs)
+        batched = any(name.startswith(("BatchMatMul", "Einsum")) for name in model.operations(signature))
+        return Wiring(graph, inputs, outputs, matrices_only=not batched)
 
     def forget(self) -> None:
         """Free the parsed graph, which holds the model's constants a second time."""

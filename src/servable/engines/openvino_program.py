@@ -130,7 +130,7 @@ class SignaturePrograms:
         }
         try:
             wiring = self._source.read(self._signature.name, wanted)
-            if (reason := _leniency(wiring.graph)) is not None:
+            if (reason := _leniency(wiring)) is not None:
                 return reason
             return self._compiled(wiring)
         except ServingError as error:
@@ -187,11 +187,12 @@ def _outline(graph: Any) -> Any:
     return outline
 
 
-def _leniency(graph: Any) -> str | None:
+def _leniency(wiring: Wiring) -> str | None:
     """Return why TensorFlow would refuse a graph of these ranks that OpenVINO takes, or ``None``."""
-    for operation in graph.get_ops():
+    ranks_of_products = {2, None} if wiring.matrices_only else {*range(2, 9), None}
+    for operation in wiring.graph.get_ops():
         kind, name = operation.get_type_name(), operation.get_friendly_name()
-        if kind == "MatMul" and 1 in (_rank(operation, 0), _rank(operation, 1)):
+        if kind == "MatMul" and not {_rank(operation, 0), _rank(operation, 1)} <= ranks_of_products:
             return f"{name} multiplies matrices"
         if kind.startswith("Reduce") and _rank(operation, 0) == 0:
             return f"{name} reduces a dimension"
