@@ -134,6 +134,26 @@ def test_the_connection_window_is_returned_rarely_and_exactly_w011() -> None:
     session.assert_clean()
 
 
+def test_calls_that_arrive_whole_count_too() -> None:
+    session = Session()
+    session.start()
+    session.feed(h(1) + d(1, flags=ES))
+    session.feed(b"".join(h(stream) + d(stream, bytes(1000), ES) for stream in range(3, 103, 2)))
+    assert len(list(session.replies())) == 51
+    assert session.connection.receiver.unreturned == 5 + 50 * 1000
+
+
+@pytest.mark.parametrize("size", [4, 5, 6])
+def test_a_known_head_does_not_excuse_the_length_of_a_body(size: int) -> None:
+    session = Session()
+    session.start()
+    known = block(b"/t.S/M", (b"content-length", b"5"))
+    session.feed(h(1, EH, known) + d(1, flags=ES))
+    frames = session.feed(h(3, EH, known) + d(3, bytes(size), ES))
+    assert [frame.kind for frame in frames] == ([HEADERS, DATA, HEADERS] if size == 5 else [RST])
+    session.assert_clean()
+
+
 def test_a_large_message_gets_its_credit_in_one_step_w012() -> None:
     session = Session(Limits(max_body=64 * MIB))
     session.start((WINDOW, 2**30))

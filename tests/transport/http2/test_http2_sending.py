@@ -15,6 +15,7 @@ from tests.transport.http2.harness import (
     FLOW_CONTROL,
     FRESH,
     HEADERS,
+    PROTOCOL,
     RST,
     Frame,
     Session,
@@ -125,6 +126,18 @@ def test_large_replies_take_turns_w006() -> None:
     session.assert_clean()
 
 
+def test_turns_are_short_even_if_nothing_holds_them_back() -> None:
+    session = Session()
+    session.start((WINDOW, 2**30), (MAX_FRAME, 2**20))
+    session.feed(wu(0, 2**30))
+    sent = dict.fromkeys(range(1, 9, 2), 0)
+    for frame in session.feed(b"".join(get(stream, MIB) for stream in sent)):
+        if frame.kind == DATA:
+            sent[frame.stream] += len(frame.payload)
+            assert max(sent.values()) - min(sent.values()) <= 64 * KIB
+    assert sent == dict.fromkeys(sent, MIB)
+
+
 def test_frames_never_exceed_what_the_peer_takes_w007_w008() -> None:
     session = Session()
     session.start((WINDOW, 40_000))
@@ -168,6 +181,14 @@ def test_a_reset_reply_frees_its_bytes() -> None:
     session.assert_alive(FRESH)
     session.assert_clean()
     assert session.connection.sender.window == 65535 + 10_000 - 2_000 - 5
+
+
+def test_a_fault_of_the_peer_does_not_hold_back_what_was_ready() -> None:
+    session = Session()
+    session.start()
+    session.feed(get(1, 40_000) + d(0))
+    assert list(session.replies()) == [(1, pattern(40_000))]
+    session.assert_failed(PROTOCOL)
 
 
 def test_table_size_of_the_peer_h017() -> None:

@@ -128,7 +128,6 @@ class Sender:
             and size <= self.initial_window + stream.credit
         ):
             self.window -= size
-            stream.credit -= size
             self.out += (
                 _pack(len(block) << 8 | _HEADERS, _END_HEADERS, stream_id),
                 block,
