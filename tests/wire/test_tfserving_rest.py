@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 
 import pytest
 from hypothesis import given
@@ -166,3 +168,33 @@ def test_a_missing_signature_is_told_as_rest_tells_it() -> None:
     for other in (not_found("Servable not found for request: Latest(m)"), invalid_argument("no"),
                   failed_precondition("not now")):  # fmt: skip
         assert rest.lookup_error(other, "s") is other
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"{}", b""),
+        (b"{}", b"identity"),
+        (gzip.compress(b"{}"), b"gzip"),
+        (gzip.compress(b"{}"), b" GZIP "),
+        (zlib.compress(b"{}"), b"deflate"),
+    ],
+)
+def test_a_body_is_what_it_was_before_its_content_encoding(body: bytes, encoding: bytes) -> None:
+    assert rest.decompress(body, encoding, 2) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "text"),
+    [
+        (b"{}", b"br", "Content-Encoding: br is none of gzip, deflate and identity"),
+        (b"{}", b"gzip, gzip", "Content-Encoding: gzip, gzip is none of gzip, deflate and identity"),
+        (b"{}", b"gzip", "not valid gzip"),
+        (gzip.compress(b"{}")[:-1], b"gzip", "it ends too early"),
+        (gzip.compress(b"[[]]"), b"gzip", "larger than max 2"),
+    ],
+)
+def test_a_body_that_cannot_be_decompressed(body: bytes, encoding: bytes, text: str) -> None:
+    with pytest.raises(ServingError, match=text) as raised:
+        rest.decompress(body, encoding, 2)
+    assert raised.value.code is Code.INVALID_ARGUMENT

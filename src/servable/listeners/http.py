@@ -27,6 +27,8 @@ ERROR_HEADS = {code: ReplyHead(tfserving.http_status(code), JSON_FIELDS) for cod
 OK_METRICS = ReplyHead(tfserving.http_status(Code.OK), ((b"content-type", CONTENT_TYPE.encode()),))
 ROUTES_KEPT = 1024
 """How many distinct request lines are remembered with their routes."""
+MAX_DECOMPRESSED = 256 * 1024 * 1024
+"""Bytes a compressed body may grow to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,11 @@ class HttpApplication:
             b"/metrics": lambda: (OK_METRICS, self._exposition()),
             overview.PATH.encode(): lambda: (OK_JSON, overview.encode_overview(self._overview())),
         }
-        self._routes: dict[tuple[bytes, bytes], Route] = {}
+        self._routes: dict[tuple[bytes, bytes, bytes], Route] = {}
 
     def route(self, head: RequestHead) -> Route:
         """Choose by method and path; a request line that was seen before costs one look-up."""
-        key = (head.method, head.target)
+        key = (head.method, head.target, head.get(b"content-encoding") or b"")
         found = self._routes.get(key)
         if found is None:
             if len(self._routes) >= ROUTES_KEPT:
@@ -88,7 +90,7 @@ class HttpApplication:
         except ServingError as error:
             return ErrorRoute(error)
         if target.action == "predict":
-            return PredictRoute(self, target.model)
+            return PredictRoute(self, target.model, head.get(b"content-encoding") or b"")
         if target.action == "status":
             return PageRoute(partial(self._status, target.model))
         if target.action == "metadata":
@@ -160,13 +162,14 @@ class ErrorRoute(Route):
 class PredictRoute(Route):
     """``POST /v1/models/...:predict``, the hot path."""
 
-    __slots__ = ("_inference", "_meter", "_model", "_options")
+    __slots__ = ("_encoding", "_inference", "_meter", "_model", "_options")
 
-    def __init__(self, application: HttpApplication, model: ModelRef) -> None:
+    def __init__(self, application: HttpApplication, model: ModelRef, encoding: bytes) -> None:
         self._inference = application.inference
         self._meter = application.meter
         self._options = application.options
         self._model = model
+        self._encoding = encoding
 
     def too_large(self, exchange: Exchange, limit: int) -> None:
         """Answer 413 in the API's own form."""
@@ -176,11 +179,14 @@ class PredictRoute(Route):
 
     def handle(self, exchange: Exchange, body: bytes) -> None:
         """Decode here if it is quick, in a thread if it is not; then submit."""
-        if len(body) > self._options.offload_bytes:
-            task = asyncio.get_running_loop().run_in_executor(None, tfserving.parse_predict_body, body)
+        if self._encoding or len(body) > self._options.offload_bytes:
+            task = asyncio.get_running_loop().run_in_executor(None, self._parse, body)
             task.add_done_callback(lambda done: self._submit(exchange, done.result))
             return
         self._submit(exchange, partial(tfserving.parse_predict_body, body))
+
+    def _parse(self, body: bytes) -> tfserving.PredictBody:
+        return tfserving.parse_predict_body(tfserving.decompress(body, self._encoding, MAX_DECOMPRESSED))
 
     def _submit(self, exchange: Exchange, parse: Callable[[], tfserving.PredictBody]) -> None:
         try:

@@ -18,7 +18,7 @@ import orjson
 
 from servable.core.errors import Code, ServingError, invalid_argument, not_found
 from servable.core.messages import ModelRef
-from servable.wire import json_dialect
+from servable.wire import grpc, json_dialect
 from servable.wire.tfserving_rest_model import decode_metadata, decode_status, encode_metadata, encode_status
 from servable.wire.tfserving_rest_predict import (
     PredictBody,
@@ -38,6 +38,7 @@ __all__ = [
     "decode_metadata",
     "decode_predict_response",
     "decode_status",
+    "decompress",
     "encode_error",
     "encode_metadata",
     "encode_predict_request",
@@ -166,6 +167,24 @@ def decode_error(status: int, body: bytes) -> ServingError:
         return ServingError(code, document["error"])
     text = body[:_MAX_QUOTED].decode("utf-8", "replace")
     return ServingError(code, f"HTTP status {status}: {text}" if text else f"HTTP status {status}")
+
+
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Return a body as it was before its ``content-encoding``: gzip, deflate, or (identity, "") none.
+
+    INVALID_ARGUMENT for another, for what is damaged, and above ``limit`` bytes.
+    """
+    coding = encoding.strip().lower()
+    if coding in {b"", b"identity"}:
+        return body
+    if coding not in {b"gzip", b"deflate"}:
+        raise invalid_argument(
+            f"Content-Encoding: {grpc.printable(encoding, 32)} is none of gzip, deflate and identity"
+        )
+    try:
+        return grpc.decompress(body, coding, limit)
+    except ServingError as error:
+        raise invalid_argument(f"Content-Encoding: {error.message}") from None
 
 
 def lookup_error(error: ServingError, signature_name: str) -> ServingError:
