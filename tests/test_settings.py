@@ -45,10 +45,26 @@ def test_a_bare_boolean_does_not_swallow_a_model() -> None:
     assert parse("--enable_model_warmup", "models/m").models == ("models/m",)
 
 
-@pytest.mark.parametrize("words", [["--port=x"], ["--batching=fast"], ["--enable_model_warmup=maybe"], ["--prot=1"]])
-def test_wrong_flags_are_refused(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("--port=x", "expected a whole number, not 'x'"),
+        ("--port=65536", "expected 0 to 65535, not 65536"),
+        ("--max_queued_requests=0", "expected at least 1, not 0"),
+        ("--drain_timeout_s=inf", "expected a finite number"),
+        ("--batching=fast", "expected one of auto, off, not 'fast'"),
+        ("--device=cuda", "expected cpu, not 'cuda'"),
+        ("--enable_model_warmup=maybe", "expected true, false, 1 or 0"),
+    ],
+)
+def test_wrong_flags_are_refused(word: str, reason: str) -> None:
+    with pytest.raises(argparse.ArgumentError, match=reason):
+        parse(word)
+
+
+def test_flags_that_do_not_exist_are_refused() -> None:
     with pytest.raises((argparse.ArgumentError, SystemExit)):
-        parse(*words)
+        parse("--prot=1")
 
 
 @pytest.mark.parametrize(

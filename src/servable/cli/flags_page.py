@@ -1,13 +1,16 @@
-"""Writes docs/reference/flags.md from the declared options: ``python -m servable.cli.flags_page [--check]``."""
+"""Writes what docs/reference has of the declared options: ``python -m servable.cli.flags_page [--check]``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from servable.settings import ENVIRONMENT_PREFIX, option_default, option_fields
+from servable.settings import ENVIRONMENT_PREFIX, default_text, option_fields
+from servable.settings.schema import schema_text
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "flags.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+PAGE = REFERENCE / "flags.md"
+SCHEMA = REFERENCE / "servable.schema.json"
 
 
 def page() -> str:
@@ -16,8 +19,8 @@ def page() -> str:
         "# Flags of `servable serve`",
         "",
         "Generated from `settings.ServeSettings` by `make flags`; do not edit. A flag wins over the environment",
-        f"variable (`{ENVIRONMENT_PREFIX}` and the name in capitals), which wins over the default. Booleans take",
-        "`--flag`, `--flag=true` and `--flag=false`.",
+        f"variable (`{ENVIRONMENT_PREFIX}` and the name in capitals), that over [`servable.toml`](servable-toml.md),",
+        "that over the default. Booleans take `--flag`, `--flag=true` and `--flag=false`.",
         "",
         "| flag | default | what |",
         "| --- | --- | --- |",
@@ -25,15 +28,17 @@ def page() -> str:
     for item in option_fields():
         choices = item.metadata["choices"]
         what = item.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
-        lines.append(f"| `--{item.name}` | {option_default(item) or ''} | {what.replace('|', chr(92) + '|')} |")
+        lines.append(f"| `--{item.name}` | {default_text(item) or ''} | {what.replace('|', chr(92) + '|')} |")
     return "\n".join([*lines, ""])
 
 
 def main() -> int:
-    """Write the page, or with ``--check`` say whether it is what would be written."""
+    """Write the files, or with ``--check`` say whether they are what would be written."""
+    generated = {PAGE: page(), SCHEMA: schema_text()}
     if "--check" in sys.argv[1:]:
-        return 0 if PAGE.read_text() == page() else 1
-    PAGE.write_text(page())
+        return 0 if all(path.read_text() == text for path, text in generated.items()) else 1
+    for path, text in generated.items():
+        path.write_text(text)
     return 0
 
 

@@ -1,0 +1,178 @@
+"""Every option of ``servable serve``, declared once. Flags, environment, file keys, checks and pages derive from it.
+
+Options that TensorFlow Serving has carry its names, units and defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from servable.core.errors import invalid_argument
+from servable.engines.base import EngineOptions
+from servable.lifecycle.config import ManagerOptions, ModelConfig, Transition
+from servable.lifecycle.warmup import WarmupOptions
+from servable.listeners.http import RestOptions
+from servable.serving.inference import BatchingOptions
+from servable.settings.models import named_models, read_model_config_file
+from servable.transport.limits import MIB, Limits
+
+DEFAULT_LISTEN = ("127.0.0.1:8500", "127.0.0.1:8501")
+HIGHEST_PORT = 65535
+
+
+def _option(
+    default: Any,
+    help_text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    is_path: bool = False,
+) -> Any:
+    """Declare one option. A path in a file of settings is relative to that file."""
+    metadata = {
+        "help": help_text,
+        "choices": choices,
+        "metavar": metavar,
+        "least": least,
+        "most": most,
+        "is_path": is_path,
+    }
+    if isinstance(default, list):
+        return field(default_factory=tuple, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Everything that ``servable serve`` can be told."""
+
+    models: tuple[str, ...] = _option([], "[NAME=]PATH of a model directory, a root of many, a version or an artifact")
+    tables: tuple[ModelConfig, ...] = _option([], "the models of the file of settings")
+    config: str = _option("", "file with any of these options and models, in TOML", metavar="FILE")
+    listen: tuple[str, ...] = _option(
+        [],
+        "address to listen on, every wire on each; repeatable; port 0 takes a free one",
+        metavar="[HOST:]PORT|unix:PATH",
+    )
+    host: str = _option("127.0.0.1", "interface for --port and --rest_api_port")
+    port: int | None = _option(
+        None, "gRPC port, as TensorFlow Serving's; 0 is off", metavar="PORT", least=0, most=HIGHEST_PORT
+    )
+    rest_api_port: int | None = _option(
+        None, "REST port, as TensorFlow Serving's; 0 is off", metavar="PORT", least=0, most=HIGHEST_PORT
+    )
+    grpc_socket_path: str = _option("", "Unix socket for gRPC, as TensorFlow Serving's", metavar="PATH", is_path=True)
+    model_name: str = _option("", "name of the model at --model_base_path (default: default)", metavar="NAME")
+    model_base_path: str = _option("", "directory with integer version directories", metavar="PATH", is_path=True)
+    model_config_file: str = _option(
+        "", "text protobuf ModelServerConfig with one or many models", metavar="FILE", is_path=True
+    )
+    engine: str = _option("", "engine for every model instead of the one that correctness chooses", metavar="NAME")
+    device: str = _option("cpu", "where models compute", choices=("cpu",))
+    file_system_poll_wait_seconds: float = _option(1.0, "seconds between scans for versions; 0 scans once", metavar="S")
+    max_num_load_retries: int = _option(5, "attempts after a failed load", metavar="N", least=0)
+    load_retry_interval_micros: int = _option(60_000_000, "pause between these attempts", metavar="US")
+    version_transition: str = _option(
+        "availability_preserving",
+        "load the new version before the old one goes, or after",
+        choices=(
+            "availability_preserving",
+            "resource_preserving",
+        ),
+    )
+    startup_timeout_s: float = _option(
+        0.0, "fail if not every model is available after so long; 0 waits for ever", metavar="S", least=0
+    )
+    batching: str = _option(
+        "auto",
+        "merge rows of different requests where warm-up proved that they are independent",
+        choices=("auto", "off"),
+    )
+    max_batch_rows: int = _option(BatchingOptions().max_rows, "rows of a merged batch at most", metavar="N", least=1)
+    max_queued_requests: int = _option(
+        BatchingOptions().max_queued,
+        "requests a version may have waiting; more are refused UNAVAILABLE",
+        metavar="N",
+        least=1,
+    )
+    enable_model_warmup: bool = _option(True, "run each signature on invented rows before it becomes available")
+    tensorflow_intra_op_parallelism: int = _option(
+        0, "threads within an operation, any engine; 0 asks the CPU quota", metavar="N", least=0
+    )
+    tensorflow_inter_op_parallelism: int = _option(
+        0, "threads between operations; 0 lets the engine choose", metavar="N", least=0
+    )
+    saved_model_tags: str = _option("serve", "comma-separated tags of the graph in a SavedModel", metavar="TAGS")
+    rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
+    max_body: int = _option(Limits().max_body // MIB, "largest request accepted, in MiB", metavar="MIB", least=1)
+    drain_timeout_s: float = _option(30.0, "how long SIGTERM waits for requests in work", metavar="S", least=0)
+    log_level: str = _option("info", "least severe log lines shown", choices=("debug", "info", "warning", "error"))
+    log_format: str = _option(
+        "auto",
+        "console for people, json for machines; auto asks whether stderr is a terminal",
+        choices=("auto", "console", "json"),
+    )
+
+    def batching_options(self) -> BatchingOptions:
+        """Return the request path's part."""
+        return BatchingOptions(mode=self.batching, max_rows=self.max_batch_rows, max_queued=self.max_queued_requests)
+
+    def warmup_options(self) -> WarmupOptions:
+        """Return the warm-up's part."""
+        return WarmupOptions(enabled=self.enable_model_warmup, batch_rows=self.max_batch_rows)
+
+    def limits(self) -> Limits:
+        """Return the transport's part."""
+        return Limits(max_body=self.max_body * MIB)
+
+    def manager_options(self) -> ManagerOptions:
+        """Return the lifecycle's part."""
+        return ManagerOptions(
+            poll_s=self.file_system_poll_wait_seconds,
+            max_load_retries=self.max_num_load_retries,
+            load_retry_interval_s=self.load_retry_interval_micros / 1e6,
+            transition=Transition(self.version_transition),
+            drain_timeout_s=self.drain_timeout_s,
+        )
+
+    def engine_options(self) -> EngineOptions:
+        """Return the engines' part."""
+        return EngineOptions(
+            intra_op_threads=self.tensorflow_intra_op_parallelism,
+            inter_op_threads=self.tensorflow_inter_op_parallelism,
+            saved_model_tags=tuple(self.saved_model_tags.split(",")),
+        )
+
+    def rest_options(self) -> RestOptions:
+        """Return the REST listener's part."""
+        timeout_ms = self.rest_api_timeout_in_ms
+        return RestOptions(timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None)
+
+    def model_configs(self) -> list[ModelConfig]:
+        """Read and check what is to be served; errors name the file, the line and the field, or the path."""
+        configs = [*self.tables, *named_models(self.models)]
+        if self.model_config_file:
+            configs = [*read_model_config_file(Path(self.model_config_file)), *configs]
+        elif self.model_base_path:
+            name = self.model_name or "default"
+            configs = [ModelConfig(name=name, base_path=Path(self.model_base_path)), *configs]
+        names = [config.name for config in configs]
+        for name in names:
+            if names.count(name) > 1:
+                raise invalid_argument(f"two models are called {name!r}; give one of them another name with NAME=PATH")
+        engine, options = self.engine or None, self.engine_options()
+        return [replace(config, engine=engine or config.engine, options=options) for config in configs]
+
+
+def option_fields() -> list[Field[Any]]:
+    """Return the declared options, for flags, files and documentation."""
+    return [item for item in fields(ServeSettings) if item.name not in {"models", "tables"}]
+
+
+def models_help() -> str:
+    """Return what a model on the command line may be."""
+    return str(next(item for item in fields(ServeSettings) if item.name == "models").metadata["help"])
