@@ -29,8 +29,8 @@ EVERY_WIRE = frozenset({"h1", "h2"})
 class Server:
     """One model server on the running event loop.
 
-    ``await start()`` opens the ports and begins to load; ``await ready()`` waits for the models; ``await stop()``
-    drains. Models may come and go in between.
+    ``await start()`` takes the ports and begins to load; ``await ready()`` waits for the models; ``await stop()``
+    drains. Models may come and go in between. Ports open in ``start`` or at the end of ``ready``, as the settings say.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -73,7 +73,7 @@ class Server:
         return not self._stopping and self.manager.ready()
 
     async def start(self) -> None:
-        """Read the model configuration, open the ports, begin to load. Fails as a whole or not at all."""
+        """Read the model configuration, take the ports, begin to load. Fails as a whole or not at all."""
         self.configs = self.settings.model_configs()
         self._names = frozenset(config.name for config in self.configs)
         grpc = GrpcApplication(self.inference, self.manager, self.metrics.meter("grpc"))
@@ -91,8 +91,10 @@ class Server:
                     grpc if "h2" in wires else None, http if wires == EVERY_WIRE or "h1" in wires else None
                 )
                 listener = Listener(Address.parse(text), application, self.settings.limits(), protocols=wires)
-                await listener.start()
+                listener.bind()
                 self.listeners.append(listener)
+            if self.settings.opens_at_once():
+                await self._open()
         except BaseException:
             await self._close_listeners(0.0)
             raise
@@ -105,8 +107,15 @@ class Server:
 
     async def ready(self) -> bool:
         """Wait until every model is available or has failed; return whether all are available."""
-        timeout_s = self.settings.startup_timeout_s or None
-        return await self.manager.wait_ready(timeout_s)
+        complete = await self.manager.wait_ready(self.settings.startup_timeout_s or None)
+        if not self.settings.opens_at_once() and (complete or self.manager.loaded()):
+            await self._open()
+        return complete
+
+    async def _open(self) -> None:
+        """Accept connections. A port that was only bound refuses them."""
+        for listener in self.listeners:
+            await listener.start()
 
     async def stop(self) -> None:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
@@ -120,12 +129,16 @@ class Server:
         await asyncio.gather(*(listener.drain(timeout_s) for listener in self.listeners))
         self.listeners.clear()
 
-    async def run(self, on_ready: Callable[[Server, bool], None]) -> bool:
-        """Serve until SIGTERM or SIGINT. Returns false if no model could be loaded at start."""
+    async def run(self, on_listening: Callable[[Server], None], on_ready: Callable[[Server, bool], None]) -> bool:
+        """Serve until SIGTERM or SIGINT. Returns false if no model could be loaded at start.
+
+        ``on_listening`` is called once the ports are open, ``on_ready`` once every model is available or has failed.
+        """
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, ended.set)
         await self.start()
+        on_listening(self)
         try:
             waiting = asyncio.ensure_future(self.ready())
             stopped = asyncio.ensure_future(ended.wait())

@@ -48,22 +48,37 @@ async def _serve(settings: ServeSettings) -> int:
     began = time.monotonic()
     server = Server(settings)
 
-    def on_ready(server: Server, complete: bool) -> None:
-        sys.stdout.write(summary(server, time.monotonic() - began, complete=complete))
-        sys.stdout.flush()
+    def on_listening(server: Server) -> None:
+        # At once: with port 0 there is no other way to know the port, and loading may take minutes.
+        _print(listening(server))
 
-    return DONE if await server.run(on_ready) else FAILED
+    def on_ready(server: Server, complete: bool) -> None:
+        _print(summary(server, time.monotonic() - began, complete=complete))
+
+    return DONE if await server.run(on_listening, on_ready) else FAILED
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def listening(server: Server) -> str:
+    """Return where the server listens, and what each port speaks."""
+    lines = [""]
+    for listener in server.listeners:
+        wires = " and ".join(word for key, word in (("h2", "gRPC"), ("h1", "REST")) if key in listener.protocols)
+        lines.append(f"  listening on {listener.address}  {wires}")
+    return "\n".join([*lines, ""])
 
 
 def summary(server: Server, seconds: float, *, complete: bool) -> str:
     """Return what a person wants to see once the models are loaded."""
-    lines = [""]
-    rest = ""
-    for listener in server.listeners:
-        wires = " and ".join(word for key, word in (("h2", "gRPC"), ("h1", "REST")) if key in listener.protocols)
-        lines.append(f"  listening on {listener.address}  {wires}")
-        if "h1" in listener.protocols and not rest and listener.address.path is None:
-            rest = f"http://{listener.address}"
+    lines: list[str] = []
+    rest = next(
+        (f"http://{port.address}" for port in server.listeners if "h1" in port.protocols and port.address.path is None),
+        "",
+    )
     curl = ""
     for loaded in server.manager.loaded():
         lines.append("")
@@ -72,7 +87,7 @@ def summary(server: Server, seconds: float, *, complete: bool) -> str:
         for plan in loaded.executor.plans.values():
             batching = "batched" if plan.merge else f"not batched: {plan.reason}"
             lines.append(f"    {plan.signature}  ({batching})")
-            if not curl and rest:
+            if not curl and rest and plan.signature.inputs:
                 curl = curl_line(rest, loaded.name, plan.signature)
     for name in server.manager.models():
         for status in server.statuses_of(name):

@@ -164,7 +164,7 @@ class Source:
         else:
             self._report(watched, None)
             watched.note_warnings(outcome.warnings)
-            watched.waiting = outcome.waiting
+            watched.note_waiting(outcome.waiting)
             changed = self._wish.get(name) != outcome.versions
             self._wish[name] = dict(outcome.versions)
         if watched.ask_again:
@@ -213,6 +213,12 @@ class _Watched:
             if warning not in self._warnings:
                 log.warning("%s", warning)
         self._warnings = warnings
+
+    def note_waiting(self, waiting: Mapping[int, str]) -> None:
+        """Take over what waits, and log the versions that did not wait before."""
+        for version in waiting.keys() - self.waiting.keys():
+            log.info("%s version %d waits: %s", self.config.name, version, waiting[version])
+        self.waiting = waiting
 
     def _work(self) -> None:
         with nice():
