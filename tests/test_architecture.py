@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"core", "lifecycle.manager", "lifecycle.warmup", "engines.base", "engines.plan"},
     "listeners": {"core", "transport", "wire", "serving", "lifecycle.manager", "lifecycle.intake", "observe"},
     "client": {"core", "wire", "protos", "transport", "engines.base"},
+    "preprocess": {"core"},
     "zoo": {"core"},
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.inference",

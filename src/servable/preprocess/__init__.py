@@ -1,0 +1,1 @@
+"""What stands before and after a model: image resizing, tokens, labels, normalizers. For transforms and clients."""
