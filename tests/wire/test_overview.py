@@ -5,13 +5,17 @@ import pytest
 from servable.core.errors import Code, ServingError, not_found
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.status import VersionState, VersionStatus
-from servable.core.tensors import FLOAT32, STRING
+from servable.core.tensors import FLOAT32, STRING, dtype_named
 from servable.wire.overview import VersionOverview, decode_overview, encode_overview
+
+INVALID = dtype_named("invalid")
 
 
 def test_an_overview_survives_the_wire() -> None:
     signature = Signature(
-        "serving_default", {"x": TensorSpec("x", FLOAT32, (None, 3))}, {"y": TensorSpec("y", STRING, None)}
+        "serving_default",
+        {"x": TensorSpec("x", FLOAT32, (None, 3))},
+        {"y": TensorSpec("y", STRING, None), "i": TensorSpec("i", INVALID, ())},
     )
     overview = {
         "good": [

@@ -13,7 +13,7 @@ from servable.core.errors import Code, ServingError, not_found
 from servable.core.messages import ModelRef
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.status import VersionState, VersionStatus
-from servable.core.tensors import ALL_DTYPES, FLOAT32, INT64, STRING
+from servable.core.tensors import ALL_DTYPES, FLOAT32, INT64, STRING, dtype_named
 from servable.wire.tensor_proto import decode_tensor
 from servable.wire.tfserving_rest_model import decode_metadata, decode_status, encode_metadata, encode_status
 
@@ -131,12 +131,17 @@ def test_metadata_is_read_back() -> None:
     assert defaults["free"].tolist() == [b"\xff"]
 
 
-def test_signatures_that_no_array_can_serve_are_left_out() -> None:
-    document = json.loads(encode_metadata(ModelRef("m", 1), SIGNATURES))
-    signatures = document["metadata"]["signature_def"]["signature_def"]
-    init = {"dtype": "DT_INVALID", "tensor_shape": {"dim": [], "unknown_rank": True}, "name": "NoOp"}
-    signatures["__saved_model_init_op"] = {"inputs": {}, "outputs": {"__saved_model_init_op": init}, "method_name": ""}
-    assert decode_metadata(json.dumps(document).encode())[1].keys() == SIGNATURES.keys()
+def test_signatures_that_nobody_can_call_are_shown() -> None:
+    init = TensorSpec("__saved_model_init_op", dtype_named("invalid"), None, "NoOp")
+    signatures = {**SIGNATURES, "__saved_model_init_op": Signature("__saved_model_init_op", {}, {init.name: init}, "")}
+    body = encode_metadata(ModelRef("m", 1), signatures)
+    shown = json.loads(body)["metadata"]["signature_def"]["signature_def"]["__saved_model_init_op"]
+    assert shown["outputs"][init.name] == {
+        "dtype": "DT_INVALID", "tensor_shape": {"dim": [], "unknown_rank": True}, "name": "NoOp",
+    }  # fmt: skip
+    read = decode_metadata(body)[1]
+    assert read.keys() == signatures.keys()
+    assert read["__saved_model_init_op"].outputs == {init.name: init}
 
 
 UNKNOWN_TYPE = json.dumps(

@@ -84,7 +84,8 @@ def summary(server: Server, seconds: float, *, complete: bool) -> str:
         lines.append("")
         lines.append(f"  {loaded.name}/{loaded.version}  {loaded.choice.engine} {loaded.choice.precision}")
         lines.append(f"    {loaded.choice.reason}")
-        for plan in loaded.executor.plans.values():
+        callable_plans = [plan for plan in loaded.executor.plans.values() if plan.signature.inputs]
+        for plan in callable_plans:
             batching = "batched" if plan.merge else f"not batched: {plan.reason}"
             lines.append(f"    {plan.signature}  ({batching})")
             if not curl and rest and plan.signature.inputs:

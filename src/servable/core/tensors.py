@@ -62,6 +62,11 @@ DTYPES_BY_NAME: dict[str, DType] = {dtype.name: dtype for dtype in ALL_DTYPES}
 _BY_NUMPY: dict[np.dtype[Any], DType] = {dtype.numpy: dtype for dtype in ALL_DTYPES}
 
 
+def dtype_named(name: str) -> DType:
+    """Return the element type of that name; one that no array holds (a resource, a variant) is known by name alone."""
+    return DTYPES_BY_NAME.get(name) or DType(name, np.dtype("V"), 0)
+
+
 def dtype_of(array: Array) -> DType:
     """Return the element type of an array; ``TypeError`` names a numpy type that no model takes (dates, records)."""
     found = _BY_NUMPY.get(array.dtype)

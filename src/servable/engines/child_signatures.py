@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from servable.core.signatures import Signature, TensorSpec
-from servable.core.tensors import DTYPES_BY_NAME, DType
+from servable.core.tensors import DType, dtype_named
 from servable.engines.child_memory import Arena
 from servable.engines.child_messages import SignatureForm, SpecForm
 
@@ -59,4 +57,4 @@ def _specs(forms: Iterable[SpecForm]) -> dict[str, TensorSpec]:
 
 def _dtype(name: str) -> DType:
     """Return the element type; one that no tensor has (a resource) is known by its name alone."""
-    return DTYPES_BY_NAME.get(name) or DType(name, np.dtype("V"), 0)
+    return dtype_named(name)

@@ -9,7 +9,7 @@ import numpy as np
 
 from servable.core.errors import Code, ServingError
 from servable.core.signatures import Shape
-from servable.core.tensors import DTYPES_BY_NAME, STRING, Array, DType
+from servable.core.tensors import DTYPES_BY_NAME, STRING, Array, DType, dtype_named
 from servable.protos import tensorflow
 
 _OTHER_NAMES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -31,7 +31,7 @@ def dtype_of(number: int) -> DType:
     except ValueError:
         name = f"type {number}"
     name = _OTHER_NAMES.get(name, name)
-    return DTYPES_BY_NAME.get(name) or DType(name, np.dtype("V"), 0)
+    return dtype_named(name)
 
 
 def shape_of(proto: Any) -> Shape | None:

@@ -14,7 +14,7 @@ import orjson
 from servable.core.errors import Code, ServingError, internal
 from servable.core.signatures import Shape, Signature, TensorSpec
 from servable.core.status import VersionState, VersionStatus
-from servable.core.tensors import DTYPES_BY_NAME
+from servable.core.tensors import dtype_named
 
 PATH = "/servable/status"
 
@@ -87,7 +87,7 @@ def _read_version(version: Mapping[str, Any]) -> VersionOverview:
 
 
 def _read_specs(specs: Sequence[Mapping[str, Any]]) -> dict[str, TensorSpec]:
-    return {spec["name"]: TensorSpec(spec["name"], DTYPES_BY_NAME[spec["dtype"]], _shape(spec)) for spec in specs}
+    return {spec["name"]: TensorSpec(spec["name"], dtype_named(spec["dtype"]), _shape(spec)) for spec in specs}
 
 
 def _shape(spec: Mapping[str, Any]) -> Shape | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from servable import protos
 from servable.core import tensors
-from servable.core.tensors import Array, DType
+from servable.core.tensors import Array, DType, dtype_named
 from servable.wire.varints import read_varint
 
 MAX_FILL_BYTES = 64 * 1024 * 1024
@@ -97,7 +97,7 @@ def dtype_of_number(number: int) -> DType | None:
 
 def declared_dtype(number: int) -> DType:
     """Return what a signature declares; a type that no array holds is known by its name alone (``invalid``)."""
-    return DTYPES.get(number) or DType(_number_name(number).removeprefix("DT_").lower(), np.dtype("V"), 0)
+    return DTYPES.get(number) or dtype_named(_number_name(number).removeprefix("DT_").lower())
 
 
 def number_of(dtype: DType) -> int:

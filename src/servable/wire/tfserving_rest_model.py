@@ -18,7 +18,7 @@ from servable.core.signatures import Shape, Signature, TensorSpec
 from servable.core.status import VersionState, VersionStatus
 from servable.core.tensors import Array, DType, dtype_of
 from servable.wire import json_dialect
-from servable.wire.tensor_proto import NUMBERS, decode_tensor, dtype_of_number
+from servable.wire.tensor_proto import NUMBERS, declared_dtype, decode_tensor, number_of
 
 _PRETTY = orjson.OPT_INDENT_2
 
@@ -60,15 +60,12 @@ def encode_metadata(model: ModelRef, signatures: Mapping[str, Signature]) -> byt
 
 
 def decode_metadata(body: bytes) -> tuple[ModelRef, dict[str, Signature]]:
-    """Return model and signatures in a metadata reply; INTERNAL if it is none.
-
-    Signatures with tensors that no array holds (a SavedModel's own, for its initialisation) are left out.
-    """
+    """Return model and signatures in a metadata reply; INTERNAL if it is none."""
     document = json_dialect.loads(body)
     try:
         spec = document["model_spec"]
         found = document["metadata"]["signature_def"]["signature_def"]
-        signatures = {name: signature for name in found if (signature := _read_signature(name, found[name]))}
+        signatures = {name: _read_signature(name, found[name]) for name in found}
         return ModelRef(spec["name"], int(spec["version"])), signatures
     except (AttributeError, KeyError, TypeError, ValueError, json_format.ParseError):
         raise internal(f"the server sent what is no model metadata: {json_dialect.excerpt(document)}") from None
@@ -93,7 +90,7 @@ def _signature(signature: Signature) -> dict[str, Any]:
 def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     dims = [{"size": str(-1 if size is None else size), "name": ""} for size in spec.shape or ()]
     return {
-        "dtype": protos.tensorflow.DataType.Name(NUMBERS[spec.dtype.name]),
+        "dtype": protos.tensorflow.DataType.Name(number_of(spec.dtype)),
         "tensor_shape": {"dim": dims, "unknown_rank": spec.shape is None},
         "name": spec.node or spec.name,
     }
@@ -112,10 +109,8 @@ def _tensor(array: Array) -> Any:
     )
 
 
-def _read_signature(name: str, found: Mapping[str, Any]) -> Signature | None:
+def _read_signature(name: str, found: Mapping[str, Any]) -> Signature:
     inputs, outputs = _read_specs(found.get("inputs", {})), _read_specs(found.get("outputs", {}))
-    if inputs is None or outputs is None:
-        return None
     defaults = {
         alias: decode_tensor(json_format.ParseDict(value, protos.tensorflow.TensorProto(), ignore_unknown_fields=True))
         for alias, value in found.get("defaults", {}).items()
@@ -123,18 +118,17 @@ def _read_signature(name: str, found: Mapping[str, Any]) -> Signature | None:
     return Signature(name, inputs, outputs, found.get("method_name", ""), defaults)
 
 
-def _read_specs(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorSpec] | None:
-    specs = {}
-    for name, info in infos.items():
-        dtype = _read_dtype(info["dtype"])
-        if dtype is None:
-            return None
-        specs[name] = TensorSpec(name, dtype, _read_shape(info.get("tensor_shape", {})), info.get("name", ""))
-    return specs
+def _read_specs(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorSpec]:
+    return {
+        name: TensorSpec(
+            name, _read_dtype(info["dtype"]), _read_shape(info.get("tensor_shape", {})), info.get("name", "")
+        )
+        for name, info in infos.items()
+    }
 
 
-def _read_dtype(name: str) -> DType | None:
-    return dtype_of_number(protos.tensorflow.DataType.Value(name))
+def _read_dtype(name: str) -> DType:
+    return declared_dtype(protos.tensorflow.DataType.Value(name))
 
 
 def _read_shape(shape: Mapping[str, Any]) -> Shape | None:
