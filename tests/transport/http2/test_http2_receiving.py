@@ -208,10 +208,11 @@ def test_a_body_above_the_limit_of_its_route(with_length: bool, at_once: bool) -
     session.assert_clean()
 
 
-def test_a_route_may_refuse_a_length_g012() -> None:
+@pytest.mark.parametrize("declared", [(), ((b"content-length", b"100"),)], ids=["", "declared"])
+def test_a_route_may_refuse_a_length_g012(declared: tuple[tuple[bytes, bytes], ...]) -> None:
     session = Session()
     session.start()
-    frames = session.feed(h(1, EH, block(b"/measured")) + d(1, b"\0\xff\xff\xff\xffxx"))
+    frames = session.feed(h(1, EH, block(b"/measured", *declared)) + d(1, b"\0\xff\xff\xff\xffxx"))
     assert [frame.kind for frame in frames] == [HEADERS, RST]
     assert frames[1] == Frame(RST, 0, 1, NO_ERROR.to_bytes(4, "big"))
     frames = session.feed(h(3, EH, block(b"/measured")) + d(3, b"\0\x10\0\0\0xx"))

@@ -260,13 +260,14 @@ class ServerConnection(FramedConnection[ServerStream]):
             self._refuse(stream, frames.ENHANCE_YOUR_CALM)
         elif end:
             self._end_body(stream)
-        elif incoming.expected >= 0 or not 0 < template.prefix_size <= incoming.size or self._measure(stream, incoming):
+        elif incoming.measured or not 0 < template.prefix_size <= incoming.size or self._measure(stream, incoming):
             self._extend(stream)
 
     def _measure(self, stream: ServerStream, incoming: Incoming) -> bool:
         """Ask the route how long the body will be; return True if it is wanted."""
         template = stream.template
         prefix = incoming.prefix(template.prefix_size)
+        incoming.measured = True
         incoming.expected = self.work.ask(stream, lambda: template.route.body_size(stream, prefix))
         if incoming.expected < 0:
             self._drop_body(stream)

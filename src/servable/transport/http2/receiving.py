@@ -15,13 +15,15 @@ from servable.transport.http2.fields import UNKNOWN_LENGTH
 class Incoming:
     """A body in assembly."""
 
-    __slots__ = ("credit", "expected", "flow", "moved_at", "parts", "size")
+    __slots__ = ("credit", "expected", "flow", "measured", "moved_at", "parts", "size")
 
     def __init__(self, expected: int, now: float) -> None:
         self.parts: list[bytes] = []
         self.size = 0
         self.expected = expected
         """Length of the whole body if a field or its first bytes told it, else ``UNKNOWN_LENGTH``."""
+        self.measured = False
+        """The route has been asked for the length."""
         self.flow = 0
         """Bytes counted by flow control: the body and its padding."""
         self.credit = 0
