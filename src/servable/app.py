@@ -44,6 +44,7 @@ class Server:
         )
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._names: frozenset[str] = frozenset()
+        self._is_open = False
         self._stopping = False
 
     def _prepare(self, loaded: LoadedVersion) -> Executor:
@@ -95,6 +96,8 @@ class Server:
                 self.listeners.append(listener)
             if self.settings.opens_at_once():
                 await self._open()
+            else:
+                log.info("the ports open when the models are loaded; with --startup=open they open at once")
         except BaseException:
             await self._close_listeners(0.0)
             raise
@@ -107,15 +110,22 @@ class Server:
 
     async def ready(self) -> bool:
         """Wait until every model is available or has failed; return whether all are available."""
-        complete = await self.manager.wait_ready(self.settings.startup_timeout_s or None)
-        if not self.settings.opens_at_once() and (complete or self.manager.loaded()):
-            await self._open()
-        return complete
+        timeout_s = self.settings.startup_timeout_s or None
+        began = self._loop.time()
+        if not self._is_open:
+            await self.manager.wait_loaded(timeout_s)
+            if self.manager.loaded() or not self.configs:
+                await self._open()
+        if timeout_s is not None:
+            timeout_s = max(0.0, began + timeout_s - self._loop.time())
+        return await self.manager.wait_ready(timeout_s)
 
     async def _open(self) -> None:
-        """Accept connections. A port that was only bound refuses them."""
-        for listener in self.listeners:
-            await listener.start()
+        """Accept connections, from the first call on. A port that was only bound refuses them."""
+        if not self._is_open:
+            self._is_open = True
+            for listener in self.listeners:
+                await listener.start()
 
     async def stop(self) -> None:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""

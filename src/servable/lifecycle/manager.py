@@ -177,6 +177,18 @@ class Manager:
         await self.wait_settled(None, timeout_s)
         return self.ready()
 
+    async def wait_loaded(self, timeout_s: float | None = None) -> bool:
+        """Wait until something is available and all that lies on the disk is or has failed; false if time ran out.
+
+        A model without versions does not hold up the others. If all failed there is nothing to wait for.
+        """
+
+        def loaded() -> bool:
+            pending = [name for name in self._models if not self._settled({name}) and not self._source.empty(name)]
+            return not pending and (bool(self._latest) or self._settled(None))
+
+        return await self._until(loaded, timeout_s)
+
     async def wait_settled(self, names: Collection[str] | None, timeout_s: float | None = None) -> bool:
         """Wait until each of these models (``None`` is all) is available or has failed; false if time ran out."""
         return await self._until(lambda: self._settled(names), timeout_s)

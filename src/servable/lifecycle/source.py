@@ -120,6 +120,13 @@ class Source:
         watched = self._watched.get(name)
         return watched is not None and watched.asked_at is not None
 
+    def empty(self, name: str) -> bool:
+        """Return whether the last look at this model found no version, complete or not."""
+        watched = self._watched.get(name)
+        if watched is None or watched.asked_at is not None or watched.waiting or self._wish.get(name):
+            return False
+        return name in self._wish or watched.problem is not None
+
     def _tick(self) -> None:
         assert self._loop is not None
         self._timer = self._loop.call_later(self._poll_s, self._tick)

@@ -84,6 +84,11 @@ class ServeSettings:
             "resource_preserving",
         ),
     )
+    startup: str = _option(
+        "auto",
+        "open the ports at once, or wait until the models are loaded; auto waits with TensorFlow Serving's port flags",
+        choices=("auto", "open", "wait"),
+    )
     startup_timeout_s: float = _option(
         0.0, "fail if not every model is available after so long; 0 waits for ever", metavar="S", least=0
     )
@@ -151,6 +156,13 @@ class ServeSettings:
         """Return the REST listener's part."""
         timeout_ms = self.rest_api_timeout_in_ms
         return RestOptions(timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None)
+
+    def opens_at_once(self) -> bool:
+        """Return whether ports open before the models are loaded."""
+        if self.startup == "auto":
+            tf_ports = self.port is not None or self.rest_api_port is not None or self.grpc_socket_path != ""
+            return bool(self.listen) or not tf_ports
+        return self.startup == "open"
 
     def model_configs(self) -> list[ModelConfig]:
         """Read and check what is to be served; errors name the file, the line and the field, or the path."""

@@ -79,6 +79,8 @@ class Listener:
         self._options = options or ListenOptions()
         self._reception = Reception(application, self._limits)
         self._connections: set[_Connection] = set()
+        self._bound: list[socket.socket] = []
+        """Sockets that do not accept yet."""
         self._servers: list[asyncio.Server] = []
         self._file: UnixFile | None = None
         self._draining = False
@@ -108,25 +110,29 @@ class Listener:
         """How many requests are begun and not answered."""
         return sum(connection.active for connection in self._connections)
 
-    async def start(self) -> None:
-        """Bind and accept. Raises ``ServingError`` that names the address if that is not possible."""
-        if self._servers or self._draining:
+    def bind(self) -> None:
+        """Take the address without accepting: who connects is refused until ``start``. Raises as that does."""
+        if self._bound or self._servers or self._draining:
             raise failed_precondition(f"the listener on {self._address} was started before")
-        self._loop = asyncio.get_running_loop()
         options = self._options
-        bound = bind(self._address, reuse_port=options.reuse_port, unix_mode=options.unix_mode)
+        self._bound = bind(self._address, reuse_port=options.reuse_port, unix_mode=options.unix_mode)
         if self._address.path is None:
-            self._address = Address(self._address.host, bound[0].getsockname()[1])
+            self._address = Address(self._address.host, self._bound[0].getsockname()[1])
         elif not self._address.path.startswith("@"):
             self._file = UnixFile(self._address.path)
+
+    async def start(self) -> None:
+        """Bind, unless that was done, and accept. Raises ``ServingError`` with the address if that is impossible."""
+        if not self._bound:
+            self.bind()
+        self._loop = asyncio.get_running_loop()
         try:
-            for one in bound:
+            for one in self._bound:
                 self._servers.append(await self._serve(one))
         except OSError as error:
             self.stop_accepting()
-            for one in bound:
-                one.close()
             raise explain(self._address, error) from error
+        self._bound = []
 
     async def _serve(self, bound: socket.socket) -> asyncio.Server:
         backlog = self._options.backlog
@@ -139,6 +145,9 @@ class Listener:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for one in self._bound:
+            one.close()
+        self._bound.clear()
         if self._file is not None:
             self._file.remove()
             self._file = None
