@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from servable.app import Server
     from servable.client import AsyncClient, Client, Prediction
     from servable.core.errors import Code, ServingError
+    from servable.core.hints import Tensor
     from servable.settings import ServeSettings
 
-__all__ = ["AsyncClient", "Client", "Code", "Prediction", "ServeSettings", "Server", "ServingError"]
+__all__ = ["AsyncClient", "Client", "Code", "Prediction", "ServeSettings", "Server", "ServingError", "Tensor"]
 
 _HOMES = {
     "AsyncClient": "servable.client",
@@ -21,6 +22,7 @@ _HOMES = {
     "ServeSettings": "servable.settings",
     "Server": "servable.app",
     "ServingError": "servable.core.errors",
+    "Tensor": "servable.core.hints",
 }
 
 

@@ -10,7 +10,7 @@ from servable.core.errors import Code, ServingError
 from servable.engines.artifact import artifact_of_file, find_artifact
 from servable.engines.base import Artifact
 
-BY_PRECEDENCE = ["saved_model.pb", "model.savedmodel/saved_model.pb", "model.onnx", "model.xml"]
+BY_PRECEDENCE = ["saved_model.pb", "model.savedmodel/saved_model.pb", "model.onnx", "model.xml", "model.py"]
 
 
 def put(folder: Path, *names: str) -> None:
@@ -26,10 +26,11 @@ def put(folder: Path, *names: str) -> None:
         (1, "saved_model", "model.savedmodel"),
         (2, "onnx", "model.onnx"),
         (3, "openvino", "model.xml"),
+        (4, "python", "model.py"),
     ],
 )
 def test_the_first_by_precedence_is_the_artifact(tmp_path: Path, first: int, kind: str, main: str) -> None:
-    put(tmp_path, *BY_PRECEDENCE[first:], "model.bin", "model.py", "labels.txt")
+    put(tmp_path, *BY_PRECEDENCE[first:], "model.bin", "labels.txt")
     assert find_artifact(tmp_path) == Artifact(kind, tmp_path / main)
 
 
@@ -42,7 +43,7 @@ def test_nothing_there_says_what_was_looked_for_as_tensorflow_does(tmp_path: Pat
     assert "model.onnx" in failure.value.message
 
 
-@pytest.mark.parametrize("name", ["model.tflite", "model.pt2", "model.pt", "graph.pb", "model.py", "saved_model.pbtxt"])
+@pytest.mark.parametrize("name", ["model.tflite", "model.pt2", "model.pt", "graph.pb", "saved_model.pbtxt"])
 def test_what_is_not_served_yet_is_refused_by_name(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     for look in (find_artifact, artifact_of_file):
@@ -73,6 +74,7 @@ def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         ("any.onnx", "onnx", "any.onnx"),
         ("any.xml", "openvino", "any.xml"),
         ("any.bin", "openvino", "any.xml"),
+        ("any.py", "python", "any.py"),
         ("saved_model.pb", "saved_model", "."),
     ],
 )
@@ -85,3 +87,25 @@ def test_a_file_that_is_no_model_says_what_one_is(tmp_path: Path) -> None:
     put(tmp_path, "notes.txt")
     with pytest.raises(ServingError, match=r"notes\.txt is not a model; .*\.onnx"):
         artifact_of_file(tmp_path / "notes.txt")
+
+
+def test_what_is_not_served_yet_does_not_give_way_to_a_file_of_python(tmp_path: Path) -> None:
+    put(tmp_path, "model.pt2", "model.py")
+    with pytest.raises(ServingError, match=r"model\.pt2 is not served by this version"):
+        find_artifact(tmp_path)
+
+
+@pytest.mark.parametrize("main", BY_PRECEDENCE)
+def test_a_transform_belongs_to_the_version_that_it_lies_in(tmp_path: Path, main: str) -> None:
+    put(tmp_path, main, "transform.py")
+    assert find_artifact(tmp_path).transform == tmp_path / "transform.py"
+    assert artifact_of_file(tmp_path).transform == tmp_path / "transform.py"
+    if main != BY_PRECEDENCE[1]:
+        assert artifact_of_file(tmp_path / main).transform is None
+
+
+def test_only_python_is_code(tmp_path: Path) -> None:
+    transform = tmp_path / "transform.py"
+    assert Artifact("onnx", tmp_path).code is None
+    assert Artifact("onnx", tmp_path, transform).code == transform
+    assert Artifact("python", tmp_path / "model.py", transform).code == tmp_path / "model.py"

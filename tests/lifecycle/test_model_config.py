@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from servable.core.errors import Code, ServingError
+from servable.engines.base import EngineOptions
 from servable.lifecycle.config import All, Latest, ModelConfig, Specific, resolve_path, select
 from servable.lifecycle.layout import list_versions, misnamed_version, parse_version
 
@@ -76,8 +77,9 @@ def only(configs: list[ModelConfig]) -> ModelConfig:
 
 def test_a_model_directory(tmp_path) -> None:
     onnx(tmp_path / "cats" / "3")
-    assert resolve_path(tmp_path / "cats") == [ModelConfig("cats", tmp_path / "cats")]
-    assert resolve_path(tmp_path / "cats", "dogs") == [ModelConfig("dogs", tmp_path / "cats")]
+    named = EngineOptions(allow_python=True)
+    assert resolve_path(tmp_path / "cats") == [ModelConfig("cats", tmp_path / "cats", options=named)]
+    assert resolve_path(tmp_path / "cats", "dogs") == [ModelConfig("dogs", tmp_path / "cats", options=named)]
 
 
 def test_a_model_directory_given_from_inside(tmp_path, monkeypatch) -> None:
@@ -118,6 +120,15 @@ def test_a_root_of_many(tmp_path) -> None:
     with pytest.raises(ServingError, match=r"root of many models \(cats, dogs\)") as caught:
         resolve_path(tmp_path, "pets")
     assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_python_is_allowed_in_the_path_that_was_named_and_not_in_what_a_root_holds(tmp_path) -> None:
+    onnx(tmp_path / "root" / "cats" / "1")
+    (tmp_path / "root" / "dogs").mkdir()
+    (tmp_path / "root" / "dogs" / "model.py").write_text("")
+    assert [config.options.allow_python for config in resolve_path(tmp_path / "root")] == [False, False]
+    for path in ("cats", "cats/1", "cats/1/model.onnx", "dogs", "dogs/model.py"):
+        assert only(resolve_path(tmp_path / "root" / path)).options.allow_python, path
 
 
 def test_one_model_that_cannot_be_served_does_not_hide_the_root(tmp_path, caplog) -> None:

@@ -43,10 +43,13 @@ def find_version(path: Path, version: int | None) -> Artifact:
     chosen = max(versions) if version is None else version
     if chosen not in versions:
         raise invalid_argument(f"{path} has no version {chosen}; there are {', '.join(map(str, sorted(versions)))}")
-    return artifact_of_file(versions[chosen])
+    artifact = artifact_of_file(versions[chosen])
+    if artifact.code is not None and not config.options.allow_python:
+        raise failed_precondition(f"{artifact.code} is Python, which runs only from a path that is named: give its own")
+    return artifact
 
 
 def load_here(artifact: Artifact, engine: str | None) -> tuple[Model, Choice]:
     """Load an artifact in this process, as the server would."""
     choice = choose(artifact, engine)
-    return load(choice, artifact, EngineOptions()), choice
+    return load(choice, artifact, EngineOptions(allow_python=True)), choice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from servable.core.errors import ServingError, not_found, unimplemented
@@ -9,20 +10,27 @@ from servable.engines.base import Artifact
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_FOLDER = "model.savedmodel"
+TRANSFORM_FILE = "transform.py"
 
-_UNSERVED = ("saved_model.pbtxt", "model.tflite", "model.pt2", "model.pt", "graph.pb", "model.py")
-_KINDS_BY_SUFFIX = {".onnx": "onnx", ".xml": "openvino"}
-_UNSERVED_SUFFIXES = (".pbtxt", ".tflite", ".pt2", ".pt", ".pb", ".py", ".keras", ".h5")
+_UNSERVED = ("saved_model.pbtxt", "model.tflite", "model.pt2", "model.pt", "graph.pb")
+_KINDS_BY_SUFFIX = {".onnx": "onnx", ".xml": "openvino", ".py": "python"}
+_UNSERVED_SUFFIXES = (".pbtxt", ".tflite", ".pt2", ".pt", ".pb", ".keras", ".h5")
 
 
 def find_artifact(version_dir: Path) -> Artifact:
     """Return the main artifact of a version's folder.
 
-    The first that is there wins: ``saved_model.pb``, ``model.savedmodel/``, ``model.onnx``, ``model.xml``. NOT_FOUND
-    says what was looked for; UNIMPLEMENTED names an artifact that is there but that this version does not serve.
+    The first that is there wins: ``saved_model.pb``, ``model.savedmodel/``, ``model.onnx``, ``model.xml``,
+    ``model.py``. NOT_FOUND says what was looked for; UNIMPLEMENTED names an artifact that is there but that this
+    version does not serve.
     """
     if not version_dir.is_dir():
         raise not_found(f"there is no version folder {version_dir}")
+    transform = version_dir / TRANSFORM_FILE
+    return replace(_main_artifact(version_dir), transform=transform if transform.is_file() else None)
+
+
+def _main_artifact(version_dir: Path) -> Artifact:
     for folder in (version_dir, version_dir / SAVED_MODEL_FOLDER):
         if (folder / SAVED_MODEL_FILE).is_file():
             return Artifact("saved_model", folder)
@@ -30,11 +38,17 @@ def find_artifact(version_dir: Path) -> Artifact:
         return Artifact("onnx", onnx)
     if (xml := version_dir / "model.xml").is_file():
         return Artifact("openvino", xml)
-    raise _nothing_to_serve(version_dir)
+    unserved = _unserved(version_dir)
+    if unserved is None and (code := version_dir / "model.py").is_file():
+        return Artifact("python", code)
+    raise unserved or _nothing_to_serve(version_dir)
 
 
 def artifact_of_file(path: Path) -> Artifact:
-    """Return the artifact that one path is: a SavedModel's folder or its ``saved_model.pb``, an ONNX or IR file."""
+    """Return the artifact that a path is: a SavedModel's folder or its ``saved_model.pb``, an ONNX, IR or Python file.
+
+    A transform counts only beside the artifact of a version's folder, not beside a file that was named by itself.
+    """
     if path.is_dir():
         return find_artifact(path)
     if not path.exists():
@@ -51,16 +65,18 @@ def artifact_of_file(path: Path) -> Artifact:
     raise not_found(f"{path} is not a model; {_SERVED}")
 
 
-_SERVED = "a model is a SavedModel folder, an .onnx file, or an OpenVINO .xml file with its .bin beside it"
+_SERVED = "a model is a SavedModel folder, an .onnx file, an OpenVINO .xml file with its .bin beside it, or a .py file"
+
+
+def _unserved(version_dir: Path) -> ServingError | None:
+    found = next((version_dir / name for name in _UNSERVED if (version_dir / name).exists()), None)
+    return unimplemented(f"{found} is not served by this version; {_SERVED}") if found else None
 
 
 def _nothing_to_serve(version_dir: Path) -> ServingError:
-    for name in _UNSERVED:
-        if (version_dir / name).exists():
-            return unimplemented(f"{version_dir / name} is not served by this version; {_SERVED}")
     if (version_dir / "export.meta").exists():
         return unimplemented("Session Bundle is deprecated and removed.")
     return not_found(
         f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {version_dir}; "
-        f"nor is there {SAVED_MODEL_FOLDER}/{SAVED_MODEL_FILE}, model.onnx or model.xml"
+        f"nor is there {SAVED_MODEL_FOLDER}/{SAVED_MODEL_FILE}, model.onnx, model.xml or model.py"
     )

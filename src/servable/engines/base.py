@@ -29,6 +29,7 @@ from servable.core.tensors import Array
 ENGINES: dict[str, str] = {
     "onnxruntime": "servable.engines.onnxruntime:OnnxRuntimeEngine",
     "openvino": "servable.engines.openvino:OpenVinoEngine",
+    "python": "servable.engines.python:PythonEngine",
     "tensorflow": "servable.engines.tensorflow:TensorFlowEngine",
 }
 """Engine name -> "module:Class". A module is imported when its engine is first asked for."""
@@ -39,23 +40,33 @@ CHILD = "servable.engines.child:load_in_child"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One version of a model on disk: its kind (``saved_model``, ``onnx``, ``openvino``), its main file or folder."""
+    """One version of a model on disk: its kind (``saved_model``, ``onnx``, ``openvino``, ``python``), its main file or
+    folder, and the transform beside it, if there is one.
+    """
 
     kind: str
     path: Path
+    transform: Path | None = None
+
+    @property
+    def code(self) -> Path | None:
+        """The file whose Python a load would run, or ``None``."""
+        return self.path if self.kind == "python" else self.transform
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """How a model is to be run. Threads: 0 lets the engine choose by the CPU quota. Precision: always f32 unless asked.
 
-    ``report`` receives lines for a person who waits (progress of a slow load).
+    ``report`` receives lines for a person who waits (progress of a slow load). ``allow_python`` lets a load run Python
+    that lies with the model.
     """
 
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     precision: str = "f32"
     saved_model_tags: tuple[str, ...] = ("serve",)
+    allow_python: bool = False
     report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from servable.core.errors import failed_precondition
+from servable.core.errors import Code, ServingError, failed_precondition
 from servable.engines.artifact import artifact_of_file, find_artifact
 from servable.engines.base import CHILD, ENGINES, Artifact, EngineOptions, Model, engine_class
 
@@ -46,11 +46,22 @@ def choose(artifact: Artifact, engine: str | None = None, precision: str = "f32"
         return _choice("onnxruntime", precision, "the reference runtime for ONNX")
     if artifact.kind == "openvino":
         return _choice("openvino", precision, "an OpenVINO model runs in OpenVINO only")
+    if artifact.kind == "python":
+        return _choice("python", precision, "a Python model runs as it is written")
     raise failed_precondition(f"no engine reads {artifact.kind!r} ({artifact.path})")
 
 
 def load(choice: Choice, artifact: Artifact, options: EngineOptions) -> Model:
-    """Load the artifact with the engine that was chosen, at the precision that was chosen. Slow."""
+    """Load the artifact with the engine that was chosen, at the precision that was chosen. Slow.
+
+    PERMISSION_DENIED if that would run Python that the options do not allow.
+    """
+    if artifact.code is not None and not options.allow_python:
+        raise ServingError(
+            Code.PERMISSION_DENIED,
+            f"{artifact.code} is Python, which runs only where the command line names the model's own path; "
+            f"name it there, or allow all models of this server to run Python: --allow_python",
+        )
     options = dataclasses.replace(options, precision=choice.precision)
     if choice.isolated:
         module_name, _, function_name = CHILD.partition(":")

@@ -136,16 +136,17 @@ def resolve_path(path: Path, name: str | None = None) -> list[ModelConfig]:
 
     A model directory (integer version directories), a root of many of those, a bare version or SavedModel directory
     (its version is its number, else 1), or one artifact file. Names default to the directory's, or to the file's
-    without its suffix. NOT_FOUND or INVALID_ARGUMENT says what is there instead.
+    without its suffix. A path that is itself a model may run Python; those found in a root may not. NOT_FOUND or
+    INVALID_ARGUMENT says what is there instead.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100  # keeps links, which may be how versions are switched
     if not path.exists():
         raise not_found(f"{path} does not exist")
     if path.is_file():
-        return [_from_file(path, name)]
+        return [_named(_from_file(path, name))]
     found = _from_directory(path, name)
     if found is not None:
-        return [found]
+        return [_named(found)]
     models = [model for child in _folders(path) if (model := _child(child)) is not None]
     if not models:
         raise not_found(
@@ -156,6 +157,10 @@ def resolve_path(path: Path, name: str | None = None) -> list[ModelConfig]:
         names = ", ".join(model.name for model in models)
         raise invalid_argument(f"{path} is a root of many models ({names}), which cannot all be called {name!r}")
     return models
+
+
+def _named(config: ModelConfig) -> ModelConfig:
+    return replace(config, options=replace(config.options, allow_python=True))
 
 
 def _folders(path: Path) -> list[Path]:

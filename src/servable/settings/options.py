@@ -111,6 +111,11 @@ class ServeSettings:
     tensorflow_inter_op_parallelism: int = _option(
         0, "threads between operations; 0 lets the engine choose", metavar="N", least=0
     )
+    allow_python: bool = _option(
+        False,
+        "let models and transforms in roots, configuration files and settings files run Python, not only those whose "
+        "own path is on the command line",
+    )
     saved_model_tags: str = _option("serve", "comma-separated tags of the graph in a SavedModel", metavar="TAGS")
     rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
     max_body: int = _option(Limits().max_body // MIB, "largest request accepted, in MiB", metavar="MIB", least=1)
@@ -166,18 +171,28 @@ class ServeSettings:
 
     def model_configs(self) -> list[ModelConfig]:
         """Read and check what is to be served; errors name the file, the line and the field, or the path."""
-        configs = [*self.tables, *named_models(self.models)]
+        configs = [*map(_without_python, self.tables), *named_models(self.models)]
         if self.model_config_file:
             configs = [*read_model_config_file(Path(self.model_config_file)), *configs]
         elif self.model_base_path:
             name = self.model_name or "default"
-            configs = [ModelConfig(name=name, base_path=Path(self.model_base_path)), *configs]
+            named = ModelConfig(name, Path(self.model_base_path), options=EngineOptions(allow_python=True))
+            configs = [named, *configs]
         names = [config.name for config in configs]
         for name in names:
             if names.count(name) > 1:
                 raise invalid_argument(f"two models are called {name!r}; give one of them another name with NAME=PATH")
-        engine, options = self.engine or None, self.engine_options()
-        return [replace(config, engine=engine or config.engine, options=options) for config in configs]
+        return [self._with_options(config) for config in configs]
+
+    def _with_options(self, config: ModelConfig) -> ModelConfig:
+        allowed = self.allow_python or config.options.allow_python
+        options = replace(self.engine_options(), allow_python=allowed)
+        return replace(config, engine=self.engine or config.engine, options=options)
+
+
+def _without_python(config: ModelConfig) -> ModelConfig:
+    """A path in a file is not one that somebody typed for this start."""
+    return replace(config, options=replace(config.options, allow_python=False))
 
 
 def option_fields() -> list[Field[Any]]:

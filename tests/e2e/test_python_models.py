@@ -1,0 +1,105 @@
+"""Python models on a live server: who may run, what answers, what their mistakes cost. As a user would do it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.e2e.server_process import ServerProcess, wait_until
+
+import servable
+
+CLASSIFIER = """
+    from typing import TypedDict
+    import numpy as np
+    from servable import Code, ServingError, Tensor
+
+    class Answer(TypedDict):
+        label: Tensor[str, "n"]
+        length: Tensor["int64", "n"]
+
+    class Lengths:
+        def predict(self, text: Tensor[str, "n"]) -> Answer:
+            if "raise" in text:
+                raise KeyError("not for clients")
+            if "refuse" in text:
+                raise ServingError(Code.OUT_OF_RANGE, "no such text")
+            if "exit" in text:
+                exit()
+            lengths = np.array([len(each) for each in text])
+            return {"label": np.where(lengths > 5, "long", "short"), "length": lengths}
+"""
+
+
+def write(version: Path, code: str, name: str = "model.py") -> Path:
+    version.mkdir(parents=True, exist_ok=True)
+    (version / name).write_text(textwrap.dedent(code))
+    return version.parent
+
+
+def predict(server: ServerProcess, model: str, *texts: str) -> tuple[int, Any]:
+    body = json.dumps({"inputs": texts}).encode()
+    request = urllib.request.Request(f"{server.rest_url}/v1/models/{model}:predict", body)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_class_is_served_over_both_wires(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    server = serve(write(tmp_path / "texts" / "1", CLASSIFIER)).ready()
+    assert "texts/1  python f32" in server.stdout
+    assert predict(server, "texts", "ab", "abcdef") == (
+        200,
+        {"outputs": {"label": ["short", "long"], "length": [2, 6]}},
+    )
+    assert predict(server, "texts", "raise") == (500, {"error": "predict of Lengths raised KeyError"})
+    wait_until(lambda: "KeyError: 'not for clients'" in server.stderr, "the traceback is logged")
+    assert predict(server, "texts", "refuse") == (400, {"error": "no such text"})
+    assert predict(server, "texts", "exit") == (500, {"error": "predict of Lengths raised SystemExit"})
+    with servable.Client(server.grpc_url) as client:
+        answer = client.predict("texts", text=np.array([b"four"], object))
+        assert answer.outputs["length"].tolist() == [4]
+        with pytest.raises(servable.ServingError) as caught:
+            client.predict("texts", text=np.array([[b"a"]], object))
+        assert caught.value.code is servable.Code.INVALID_ARGUMENT
+    assert predict(server, "texts", "still here")[0] == 200
+    assert server.stop() == 0
+
+
+def test_python_that_nobody_named_is_refused_until_it_is_allowed(
+    serve: Callable[..., ServerProcess], models: Any, tmp_path: Path
+) -> None:
+    write(tmp_path / "root" / "texts" / "1", f"open({str(tmp_path / 'it ran')!r}, 'w')\n{textwrap.dedent(CLASSIFIER)}")
+    (tmp_path / "root" / "plain").symlink_to(models.onnx("half_plus_two"))
+    refusing = serve(tmp_path / "root").ready()
+    assert "plain/1" in refusing.stdout
+    assert "texts/1  FAILED  PERMISSION_DENIED" in refusing.stdout
+    assert "--allow_python" in refusing.stdout
+    assert not (tmp_path / "it ran").exists()
+    settings = tmp_path / "servable.toml"
+    settings.write_text(f'[[models]]\npath = "{tmp_path}/root/texts"\n')
+    from_file = serve("--config", settings)
+    from_file.wait()
+    assert "PERMISSION_DENIED" in from_file.stderr
+    assert not (tmp_path / "it ran").exists()
+    allowing = serve(tmp_path / "root", "--allow_python").ready()
+    assert predict(allowing, "texts", "ab")[0] == 200
+
+
+def test_a_version_with_a_mistake_does_not_displace_one_that_works(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    base = write(tmp_path / "texts" / "1", CLASSIFIER)
+    server = serve(base, "--file_system_poll_wait_seconds=0.1").ready()
+    write(tmp_path / "texts" / "2", "import no_such_module\n" + textwrap.dedent(CLASSIFIER))
+    wait_until(lambda: "No module named 'no_such_module'" in server.stderr, "version 2 has failed")
+    assert predict(server, "texts", "ab")[0] == 200
