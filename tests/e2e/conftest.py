@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.fixtures import models, serve, server
+from tests.e2e.fixtures import models, serve, server, tensorflow_server
 from tests.e2e.server_process import show_logs_of_servers as pytest_runtest_makereport
 
-__all__ = ["models", "pytest_runtest_makereport", "serve", "server"]
+__all__ = ["models", "pytest_runtest_makereport", "serve", "server", "tensorflow_server"]

@@ -34,3 +34,11 @@ def server(models: LiveModels) -> Iterator[ServerProcess]:
     paths = [models.onnx(name) for name in ("half_plus_two", "text_cnn", "text_cnn_small", "lstm_tokens")]
     with ServerProcess(*paths, *map(models.made, ("types", "echo", "slow"))) as started:
         yield started.ready()
+
+
+@pytest.fixture(scope="session")
+def tensorflow_server(models: LiveModels) -> Iterator[ServerProcess]:
+    """A server of SavedModels in TensorFlow, each in a process of its own; shared as well."""
+    paths = [models.saved_model(name) for name in ("half_plus_two", "text_cnn", "text_cnn_small", "lstm_tokens")]
+    with ServerProcess(*paths, models.many_signatures()) as started:
+        yield started.ready()

@@ -46,6 +46,16 @@ class LiveModels:
             assert done.returncode == 0, done.stderr
         return root / name
 
+    def many_signatures(self) -> Path:
+        """Return a SavedModel that TensorFlow alone can hold: strings, tables, state, and no default signature."""
+        folder = self._root / "many_signatures"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            builder = Path(__file__).parents[1] / "engines" / "build_saved_models.py"
+            done = subprocess.run([sys.executable, builder, folder], check=False, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        return folder / "many"
+
     def made(self, name: str) -> Path:
         """Return the model directory of one of the models below."""
         file = self._root / "made" / name / "1" / "model.onnx"
