@@ -160,6 +160,9 @@ def test_a_head_request_is_refused_without_a_body() -> None:
     "begun",
     [
         b"\0\x01",
+        b"\xde\xad\xbe\xef",
+        b"{",
+        b" GET",
         b"GET /echo\r\n",
         b"GET /echo HTTP/1.1\n",
         b"GET /echo HTTP/1.1\r\nHost: a\n",

@@ -26,6 +26,8 @@ UNTIL_CLOSE = -2
 
 # Control bytes, a CR without its LF, a LF without its CR. A CR at the very end may still get its LF.
 _ILL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
+# What no method begins with, control bytes aside: they are for _ILL to judge.
+_NO_METHOD = re.compile(rb"[\t \x80-\xff\"(),/:;<=>?@\[\\\]{}]")
 _HARMLESS = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
@@ -99,6 +101,8 @@ def screen(data: bytes, start: int, seen: int, limits: Limits) -> None:
     Bytes before ``seen`` were screened before. The verdict depends on the bytes alone, never on how they were cut
     into reads, because it is given in the order of the stream: the request line, then the rest, then the size.
     """
+    if _NO_METHOD.match(data, start):
+        raise _no_request_line()
     longest = limits.max_request_target + _LINE_OVERHEAD
     line_end = data.find(b"\n", start, start + longest)
     if line_end < 0:
@@ -128,9 +132,13 @@ def _is_clean(head: bytes) -> bool:
 def _check_line(line: bytes) -> None:
     words = line[:-2].split(b" ")
     if len(words) != 3 or not _VERSION.fullmatch(words[2]):
-        raise ProtocolError(400, "the request line is not of the form METHOD TARGET HTTP/1.1")
+        raise _no_request_line()
     if words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise ProtocolError(505, "this connection speaks HTTP/1.1 and HTTP/1.0")
+
+
+def _no_request_line() -> ProtocolError:
+    return ProtocolError(400, "the request line is not of the form METHOD TARGET HTTP/1.1")
 
 
 def _ill() -> ProtocolError:
@@ -140,7 +148,7 @@ def _ill() -> ProtocolError:
 def parse_request(head: bytes, limits: Limits, scheme: bytes = b"http") -> RequestFacts:
     """Parse a whole head, its empty line included; raise ``ProtocolError`` if it breaks a rule."""
     line_end = head.find(b"\n") + 1
-    if _is_clean(head) and line_end <= limits.max_request_target:
+    if _is_clean(head) and line_end <= limits.max_request_target and not _NO_METHOD.match(head):
         _check_line(head[:line_end])
     else:
         screen(head, 0, 0, limits)  # says which rule is broken first
