@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 import urllib.error
 import urllib.request
@@ -103,3 +104,33 @@ def test_a_version_with_a_mistake_does_not_displace_one_that_works(
     write(tmp_path / "texts" / "2", "import no_such_module\n" + textwrap.dedent(CLASSIFIER))
     wait_until(lambda: "No module named 'no_such_module'" in server.stderr, "version 2 has failed")
     assert predict(server, "texts", "ab")[0] == 200
+
+
+def test_a_transform_serves_its_own_signature_over_both_wires(
+    serve: Callable[..., ServerProcess], models: Any, tmp_path: Path
+) -> None:
+    version = tmp_path / "words" / "1"
+    shutil.copytree(models.onnx("half_plus_two") / "1", version)
+    write(
+        version,
+        """
+        from servable import Tensor
+
+        def request(text: Tensor[str, "n"]) -> Tensor["float32", "n", 1]:
+            return [[float(len(each))] for each in text]
+
+        def response(y: Tensor["float32", "n", 1]) -> Tensor[str, "n"]:
+            return [f"{each:g}" for each in y[:, 0]]
+        """,
+        "transform.py",
+    )
+    server = serve(version.parent).ready()
+    assert "serving_default(text: string[?]) -> output: string[?]" in server.stdout
+    assert predict(server, "words", "", "four") == (200, {"outputs": ["2", "4"]})
+    with servable.Client(server.grpc_url) as client:
+        assert client.predict("words", text=np.array([b"123456"], object)).outputs["output"].tolist() == [b"5"]
+    (version.parent.parent / "root").mkdir()
+    version.parent.rename(tmp_path / "root" / "words")
+    refused = serve(tmp_path / "root")
+    assert refused.wait() == 1
+    assert "transform.py is Python, which runs only" in refused.stderr

@@ -82,7 +82,7 @@ def _load(order: Load, channel: Channel[FromParent]) -> Model:
     )
     try:
         engine = cast("type[Engine]", getattr(importlib.import_module(module_name), class_name))()
-        return engine.load(Artifact(order.kind, Path(order.path)), options)
+        return _around(engine.load(Artifact(order.kind, Path(order.path)), options), order.transform)
     except ServingError:
         raise
     except ImportError as error:
@@ -91,6 +91,14 @@ def _load(order: Load, channel: Channel[FromParent]) -> Model:
     except Exception as error:
         traceback.print_exc()
         raise internal(f"loading {order.path} failed: {type(error).__name__}: {error}") from error
+
+
+def _around(model: Model, transform: str) -> Model:
+    if not transform:
+        return model
+    from servable.engines.transform import transformed
+
+    return transformed(model, Path(transform))
 
 
 def _run(model: Model, message: Run, requests: Arena, answers: Arena) -> Answer | Failure:

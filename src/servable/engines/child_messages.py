@@ -28,7 +28,7 @@ class Place(msgspec.Struct, array_like=True, gc=False):
 
 
 class Load(msgspec.Struct, array_like=True, tag="load"):
-    """Parent: load this. ``target`` is the engine as "module:Class"."""
+    """Parent: load this. ``target`` is the engine as "module:Class", ``transform`` a file to put around it, or ""."""
 
     target: str
     kind: str
@@ -37,6 +37,7 @@ class Load(msgspec.Struct, array_like=True, tag="load"):
     inter_op_threads: int
     precision: str
     saved_model_tags: tuple[str, ...]
+    transform: str
 
 
 class Progress(msgspec.Struct, array_like=True, tag="progress"):

@@ -30,6 +30,7 @@ class ChildModel(Model):
             options.inter_op_threads,
             options.precision,
             options.saved_model_tags,
+            str(artifact.transform or ""),
         )
         self.label = label
         self._suspicion = Suspicion()

@@ -14,7 +14,7 @@ from servable.core.errors import Code, ServingError, failed_precondition
 from servable.engines.artifact import artifact_of_file, find_artifact
 from servable.engines.base import CHILD, ENGINES, Artifact, EngineOptions, Model, engine_class
 
-__all__ = ["Choice", "artifact_of_file", "choose", "cpu_threads", "find_artifact", "load"]
+__all__ = ["Choice", "artifact_of_file", "choose", "complete", "cpu_threads", "find_artifact", "load"]
 
 EXTRAS = {"tensorflow": "servable[tensorflow]"}
 """Engine -> what to install to have it. Those not named here come with the plain install."""
@@ -35,6 +35,24 @@ def choose(artifact: Artifact, engine: str | None = None, precision: str = "f32"
 
     FAILED_PRECONDITION if the one asked for does not exist, is not installed, or does not read such an artifact.
     """
+    choice = _choose_engine(artifact, engine, precision)
+    if artifact.transform is None:
+        return choice
+    reason = f"{choice.reason}; in a child process with {artifact.transform.name}"
+    return dataclasses.replace(choice, isolated=True, reason=reason)
+
+
+def complete(choice: Choice, artifact: Artifact) -> str | None:
+    """Return what the artifact's files lack by their format's own word, or ``None`` if nothing."""
+    lacking = engine_class(choice.engine).complete(artifact)
+    if lacking is None and artifact.transform is not None:
+        from servable.engines.python_code import incomplete
+
+        return incomplete(artifact.transform)
+    return lacking
+
+
+def _choose_engine(artifact: Artifact, engine: str | None, precision: str) -> Choice:
     if engine is not None:
         return _asked_for(artifact, engine, precision)
     if artifact.kind == "saved_model":

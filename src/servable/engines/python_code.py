@@ -78,11 +78,15 @@ def _trail(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 class Function:
-    """A function of the user's with its form: called with tensors, it gives tensors or a ``ServingError``."""
+    """A function of the user's with its form: called with tensors, it gives tensors or a ``ServingError``.
 
-    def __init__(self, call: Callable[..., Any], form: Form) -> None:
+    ``from_client`` tells whose fault it is if the inputs do not fit: the client's, or that of the model before it.
+    """
+
+    def __init__(self, call: Callable[..., Any], form: Form, *, from_client: bool = True) -> None:
         self.form = form
         self._call = call
+        self._from_client = from_client
         self._loop = asyncio.new_event_loop() if inspect.iscoroutinefunction(call) else None
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -90,7 +94,10 @@ class Function:
 
         INVALID_ARGUMENT for inputs that do not fit its annotations, INTERNAL for a failure or a wrong result of its.
         """
-        arguments, sizes = self.form.arguments(inputs)
+        try:
+            arguments, sizes = self.form.arguments(inputs)
+        except ServingError as error:
+            raise error if self._from_client else internal(f"{self.form.title}: {error.message}") from None
         try:
             value = self._call(**arguments)
             if self._loop is not None:

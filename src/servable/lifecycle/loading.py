@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 from servable.core.errors import Code, ServingError, internal, not_found, unavailable
 from servable.core.messages import ModelRef
-from servable.engines.base import Model, engine_class
-from servable.engines.plan import Choice, artifact_of_file, choose, load
+from servable.engines.base import Model
+from servable.engines.plan import Choice, artifact_of_file, choose, complete, load
 from servable.lifecycle.config import VersionSpec
 
 log = logging.getLogger("servable.lifecycle")
@@ -81,7 +81,7 @@ def prove_artifact(path: Path, engine: str | None) -> str | None:
     """
     try:
         artifact = artifact_of_file(path)
-        return engine_class(choose(artifact, engine).engine).complete(artifact)
+        return complete(choose(artifact, engine), artifact)
     except ServingError as error:
         return None if error.code in {Code.FAILED_PRECONDITION, Code.UNIMPLEMENTED} else error.message
     except Exception as error:  # noqa: BLE001  # half a file may break any parser
