@@ -15,9 +15,11 @@ import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
-from servable.core.tensors import FLOAT32, INT32, INT64, Array, DType
+from servable.core.tensors import FLOAT32, INT32, INT64, STRING, Array, DType
+from servable.zoo import image_plans as plans
 from servable.zoo import weights as w
 from servable.zoo.onnx_builders import write_onnx
+from servable.zoo.pictures import jpegs, pictures
 from servable.zoo.reference import forward
 
 DEFAULT_SEED = 1
@@ -27,12 +29,23 @@ KINDS = ("onnx", "saved_model")
 
 @dataclass(frozen=True, slots=True)
 class ExampleModel:
-    """One entry of the catalog. ``limits`` are the [low, high) bounds that valid samples are drawn from."""
+    """One entry of the catalog. ``limits`` are the [low, high) bounds that valid samples are drawn from.
+
+    ``saved_model`` is how the SavedModel is called where that differs: it can take encoded files. ``labels`` are
+    written beside the artifact, one a line. A model that is not ``quick`` takes seconds to build or to compute.
+    """
 
     name: str
     summary: str
     signature: Signature
     limits: Mapping[str, tuple[float, float]]
+    saved_model: Signature | None = None
+    labels: tuple[str, ...] = ()
+    quick: bool = True
+
+    def signature_of(self, kind: str) -> Signature:
+        """Return how an artifact of that kind is called."""
+        return self.saved_model if kind == "saved_model" and self.saved_model is not None else self.signature
 
 
 def _specs(*tensors: tuple[str, DType, tuple[int | None, ...]]) -> Mapping[str, TensorSpec]:
@@ -52,6 +65,7 @@ def _example(
 _TOKENS = _specs(("tokens", INT32, (None, w.TOKENS)))
 _PROBS = _specs(("probs", FLOAT32, (None, w.CLASSES)))
 _RELATION = (None, w.RELATION_TOKENS)
+_SCORES = ("scores", FLOAT32, (None, 1))
 
 CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
     {
@@ -78,6 +92,30 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
                 _specs(("scores", FLOAT32, (None, w.CLASSES))),
                 tokens=(0, w.VOCABULARY),
             ),
+            ExampleModel(
+                "resnet50",
+                "ResNet-50 that looks for a person: JPEG files in as a SavedModel, pixels [256, 256, 3] as ONNX",
+                Signature(
+                    DEFAULT_SIGNATURE,
+                    _specs(("images", FLOAT32, (None, plans.RESNET_SIZE, plans.RESNET_SIZE, plans.CHANNELS))),
+                    _specs(_SCORES),
+                ),
+                MappingProxyType({"images": (0, 255)}),
+                saved_model=Signature(
+                    "predict_images",
+                    _specs(("images", STRING, (None,))),
+                    _specs(("classes", STRING, (None, 1)), _SCORES),
+                ),
+                labels=(plans.PERSON,),
+                quick=False,
+            ),
+            _example(
+                "simple_cnn",
+                "eight small convolutions over pictures of 224 x 224, sigmoids of 100 classes",
+                _specs(("input", FLOAT32, (None, plans.SIMPLE_SIZE, plans.SIMPLE_SIZE, plans.CHANNELS))),
+                _specs(("output", FLOAT32, (None, plans.SIMPLE_CLASSES))),
+                input=(0, 1),
+            ),
             _example(
                 "text_cnn",
                 "relation classification: 500 tokens and two entity masks, convolutions 2, 3, 4 x 128, three classes",
@@ -99,9 +137,9 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
 )
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all example models, sorted."""
-    return tuple(CATALOG)
+def names(*, quick: bool = False) -> tuple[str, ...]:
+    """Return the names of all example models, sorted; with ``quick`` of those that build and compute in seconds."""
+    return tuple(name for name, model in CATALOG.items() if model.quick or not quick)
 
 
 def describe(name: str) -> ExampleModel:
@@ -148,17 +186,25 @@ def build(
     return final
 
 
-def sample_inputs(name: str, rows: int, seed: int) -> dict[str, Array]:
-    """Return random valid inputs of that many rows. The same seed gives the same inputs."""
+def sample_inputs(name: str, rows: int, seed: int, *, kind: str = "onnx") -> dict[str, Array]:
+    """Return random valid inputs of that many rows. The same seed gives the same inputs.
+
+    ``kind`` matters to the model whose SavedModel takes files: they are JPEGs of several sizes.
+    """
     example = describe(name)
     if rows < 0:
         raise invalid_argument(f"a batch has 0 rows or more, not {rows}")
+    signature = example.signature_of(kind)
+    if any(spec.dtype is STRING for spec in signature.inputs.values()):
+        return {key: jpegs(rows, seed) for key in signature.inputs}
     rng = np.random.default_rng(seed)
-    return {key: _draw(rng, spec, rows, example.limits[key]) for key, spec in example.signature.inputs.items()}
+    return {key: _draw(rng, spec, rows, example.limits[key]) for key, spec in signature.inputs.items()}
 
 
 def reference(name: str, inputs: Mapping[str, Array], *, seed: int = DEFAULT_SEED) -> dict[str, Array]:
     """Return what a model built with ``seed`` must answer, computed in float64 by numpy alone.
+
+    A model whose SavedModel takes files answers here, as its ONNX form does, to the pixels in them.
 
     INVALID_ARGUMENT says which input is missing, unknown, of another type or shape, or out of the model's vocabulary.
     """
@@ -173,6 +219,12 @@ def reference(name: str, inputs: Mapping[str, Array], *, seed: int = DEFAULT_SEE
 def _draw(rng: np.random.Generator, spec: TensorSpec, rows: int, limits: tuple[float, float]) -> Array:
     shape = tuple(rows if size is None else size for size in spec.shape or ())
     low, high = limits
+    if len(shape) == 4:
+        # Noise will not do for pictures: any two would have the same mean everywhere.
+        drawn: Array = pictures(rows, shape[1], shape[2], rng).astype(spec.dtype.numpy)
+        drawn *= (high - low) / 255
+        drawn += low
+        return drawn
     if spec.dtype.numpy.kind == "f":
         return rng.uniform(low, high, shape).astype(spec.dtype.numpy)
     return rng.integers(int(low), int(high), shape, dtype=spec.dtype.numpy)
@@ -203,12 +255,15 @@ def _check_inputs(example: ExampleModel, inputs: Mapping[str, Array]) -> None:
 
 
 def _write(example: ExampleModel, kind: str, weights: w.Weights, directory: Path) -> None:
+    signature = example.signature_of(kind)
     if kind == "onnx":
-        write_onnx(example.name, example.signature, weights, directory)
-        return
-    from servable.zoo.tf_builders import write_saved_model
+        write_onnx(example.name, signature, weights, directory)
+    else:
+        from servable.zoo.tf_builders import write_saved_model
 
-    write_saved_model(example.name, example.signature, weights, directory)
+        write_saved_model(example.name, signature, weights, directory)
+    if example.labels:
+        (directory / "labels.txt").write_text("".join(f"{label}\n" for label in example.labels), encoding="utf-8")
 
 
 def _publish(fresh: Path, final: Path, old: Path) -> None:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from servable.core.errors import failed_precondition
-from servable.core.signatures import Signature, TensorSpec
+from servable.core.signatures import Signature
 from servable.core.tensors import Array
+from servable.zoo import image_onnx
 from servable.zoo import weights as w
-
-OPSET = 17
-IR_VERSION = 8
-"""With opset 17 the widest range of readers that still has every operator used here."""
+from servable.zoo.onnx_graph import Graph
 
 
 def write_onnx(name: str, signature: Signature, weights: w.Weights, directory: Path) -> None:
@@ -31,67 +28,24 @@ def write_onnx(name: str, signature: Signature, weights: w.Weights, directory: P
         raise failed_precondition(
             f"building an ONNX model needs the onnx package: pip install 'servable[zoo]' ({error})"
         ) from error
-    graph = _Graph(onnx)
+    graph = Graph(onnx)
     _BUILD[name](graph, weights)
     model = graph.model(name, signature)
     onnx.checker.check_model(model, full_check=True)
     (directory / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
 
 
-class _Graph:
-    """Nodes and constants in the order in which they were added. Tensors are known by name."""
-
-    def __init__(self, onnx: Any) -> None:
-        self._onnx = onnx
-        self._nodes: list[Any] = []
-        self._constants: dict[str, Array] = {}
-        self.float_type: int = onnx.TensorProto.FLOAT
-
-    def constant(self, name: str, value: Array) -> str:
-        self._constants[name] = value
-        return name
-
-    def axis(self, number: int) -> str:
-        """Return a constant that names one axis, which operators take as an int64 vector."""
-        return self.constant(f"axis{number}", np.array([number], dtype=np.int64))
-
-    def add(self, operator: str, *inputs: str, out: str, skip: int = 0, **attributes: Any) -> str:
-        """Add a node and return the name of its output; ``skip`` leaves out that many outputs before it."""
-        outputs = [""] * skip + [out]
-        self._nodes.append(
-            self._onnx.helper.make_node(operator, list(inputs), outputs, name=f"{out}/{operator}", **attributes)
-        )
-        return out
-
-    def model(self, name: str, signature: Signature) -> Any:
-        helper = self._onnx.helper
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [self._value(spec) for spec in signature.inputs.values()],
-            [self._value(spec) for spec in signature.outputs.values()],
-            [self._onnx.numpy_helper.from_array(value, key) for key, value in self._constants.items()],
-        )
-        opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="servable")
-
-    def _value(self, spec: TensorSpec) -> Any:
-        helper = self._onnx.helper
-        shape = ["batch" if size is None else size for size in spec.shape or ()]
-        return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(spec.dtype.numpy), shape)
-
-
-def _half_plus_two(graph: _Graph, weights: w.Weights) -> None:
+def _half_plus_two(graph: Graph, weights: w.Weights) -> None:
     half = graph.add("Mul", "x", graph.constant("a", weights["a"]), out="half")
     graph.add("Add", half, graph.constant("b", weights["b"]), out="y")
 
 
-def _noop(graph: _Graph, weights: w.Weights) -> None:
+def _noop(graph: Graph, weights: w.Weights) -> None:
     numbers = graph.add("Cast", "tokens", out="numbers", to=graph.float_type)
     _dense(graph, numbers, weights["kernel"], weights["bias"], out="scores")
 
 
-def _text_cnn_small(graph: _Graph, weights: w.Weights) -> None:
+def _text_cnn_small(graph: Graph, weights: w.Weights) -> None:
     embedded = graph.add("Gather", graph.constant("embedding", weights["embedding"]), "tokens", out="embedded")
     image = graph.add("Unsqueeze", embedded, graph.axis(1), out="image")
     pooled = []
@@ -103,7 +57,7 @@ def _text_cnn_small(graph: _Graph, weights: w.Weights) -> None:
     _softmax_head(graph, weights, _features(graph, pooled))
 
 
-def _lstm_tokens(graph: _Graph, weights: w.Weights) -> None:
+def _lstm_tokens(graph: Graph, weights: w.Weights) -> None:
     # Transposing the token numbers costs nothing beside transposing their embeddings.
     by_time = graph.add("Transpose", "tokens", out="by_time", perm=[1, 0])
     sequence = graph.add("Gather", graph.constant("embedding", weights["embedding"]), by_time, out="embedded")
@@ -114,7 +68,7 @@ def _lstm_tokens(graph: _Graph, weights: w.Weights) -> None:
     _softmax_head(graph, weights, graph.add("Squeeze", last, graph.axis(0), out="features"))
 
 
-def _text_cnn(graph: _Graph, weights: w.Weights) -> None:
+def _text_cnn(graph: Graph, weights: w.Weights) -> None:
     positions = graph.constant("positions", weights["positions"])
     parts = [
         graph.add("Gather", graph.constant("embedding", weights["embedding"]), "input_ids", out="embedded"),
@@ -132,22 +86,24 @@ def _text_cnn(graph: _Graph, weights: w.Weights) -> None:
     graph.add("ArgMax", logits, out="labels", axis=1, keepdims=0)
 
 
-_BUILD: dict[str, Callable[[_Graph, w.Weights], None]] = {
+_BUILD: dict[str, Callable[[Graph, w.Weights], None]] = {
     "half_plus_two": _half_plus_two,
     "lstm_tokens": _lstm_tokens,
     "noop": _noop,
+    "resnet50": image_onnx.resnet50,
+    "simple_cnn": image_onnx.simple_cnn,
     "text_cnn": _text_cnn,
     "text_cnn_small": _text_cnn_small,
 }
 
 
-def _image_kernel(graph: _Graph, weights: w.Weights, prefix: str) -> str:
+def _image_kernel(graph: Graph, weights: w.Weights, prefix: str) -> str:
     """Add a kernel [width, in, out] as [out, 1, width, in]: it slides over an image of one channel."""
     kernel = weights[f"{prefix}_kernel"].transpose(2, 0, 1)[:, np.newaxis]
     return graph.constant(f"{prefix}_kernel", kernel)
 
 
-def _normalize(graph: _Graph, weights: w.Weights, maps: str, width: int) -> str:
+def _normalize(graph: Graph, weights: w.Weights, maps: str, width: int) -> str:
     """Add batch normalization and the bias that follows it. ONNX Runtime folds both into the convolution."""
     constants = [
         graph.constant(f"norm{width}_{part}", weights[f"norm{width}_{part}"])
@@ -158,28 +114,28 @@ def _normalize(graph: _Graph, weights: w.Weights, maps: str, width: int) -> str:
     return graph.add("Add", normal, bias, out=f"biased{width}")
 
 
-def _pool(graph: _Graph, maps: str) -> str:
+def _pool(graph: Graph, maps: str) -> str:
     active = graph.add("Relu", maps, out=f"{maps}_relu")
     return graph.add("GlobalMaxPool", active, out=f"{maps}_max")
 
 
-def _features(graph: _Graph, pooled: list[str]) -> str:
+def _features(graph: Graph, pooled: list[str]) -> str:
     joined = graph.add("Concat", *pooled, out="pooled", axis=1)
     return graph.add("Flatten", joined, out="features", axis=1)
 
 
-def _dense(graph: _Graph, features: str, kernel: Array, bias: Array, *, out: str) -> str:
+def _dense(graph: Graph, features: str, kernel: Array, bias: Array, *, out: str) -> str:
     product = graph.add("MatMul", features, graph.constant(f"{out}_kernel", kernel), out=f"{out}_product")
     return graph.add("Add", product, graph.constant(f"{out}_bias", bias), out=out)
 
 
-def _softmax_head(graph: _Graph, weights: w.Weights, features: str) -> str:
+def _softmax_head(graph: Graph, weights: w.Weights, features: str) -> str:
     logits = _dense(graph, features, weights["head_kernel"], weights["head_bias"], out="logits")
     graph.add("Softmax", logits, out="probs", axis=1)
     return logits
 
 
-def _lstm(graph: _Graph, weights: w.Weights, sequence: str, prefix: str, *, skip: int) -> str:
+def _lstm(graph: Graph, weights: w.Weights, sequence: str, prefix: str, *, skip: int) -> str:
     """Add one layer over [time, batch, in]: all its states, or with ``skip`` 1 only the last one."""
     bias = _onnx_gates(weights[f"{prefix}_bias"])
     inputs = [

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from servable.core.errors import failed_precondition
-from servable.core.signatures import Signature
+from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.zoo import image_tf
 from servable.zoo import weights as w
 
 
 def write_saved_model(name: str, signature: Signature, weights: w.Weights, directory: Path) -> None:
-    """Write a SavedModel with one signature into an existing directory. Imports TensorFlow: seconds, 600 MB."""
+    """Write a SavedModel with that signature, also as the default one. Imports TensorFlow: seconds, 600 MB."""
     # The first import of TensorFlow reads it; without it a build prints a page about CPU features.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -29,7 +30,7 @@ def write_saved_model(name: str, signature: Signature, weights: w.Weights, direc
             f"building a SavedModel needs TensorFlow: pip install 'servable[tensorflow]' ({error})"
         ) from error
     specs = {
-        spec.name: tf.TensorSpec(spec.shape, spec.dtype.numpy, name=spec.name) for spec in signature.inputs.values()
+        spec.name: tf.TensorSpec(spec.shape, spec.dtype.name, name=spec.name) for spec in signature.inputs.values()
     }
     if name in _KERAS:
         if keras.backend.backend() != "tensorflow":
@@ -68,7 +69,8 @@ def _save_module(
 
     module.serve = tf.function(serve)
     concrete = module.serve.get_concrete_function(**specs)
-    tf.saved_model.save(module, str(directory), signatures={signature.name: concrete})
+    names = (signature.name, DEFAULT_SIGNATURE)
+    tf.saved_model.save(module, str(directory), signatures=dict.fromkeys(names, concrete))
 
 
 def _text_cnn_small(keras: Any, weights: w.Weights) -> Any:
@@ -160,5 +162,7 @@ def _text_cnn_branch(tf: Any, weights: dict[str, Any], image: Any, width: int) -
 _OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "half_plus_two": _half_plus_two,
     "noop": _noop,
+    "resnet50": image_tf.resnet50,
+    "simple_cnn": image_tf.simple_cnn,
     "text_cnn": _text_cnn,
 }

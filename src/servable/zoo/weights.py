@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from servable.core.tensors import Array
+from servable.zoo import image_weights
 
 Weights = Mapping[str, Array]
 
@@ -115,7 +116,7 @@ _DRAW: dict[str, Callable[[np.random.Generator], dict[str, Array]]] = {
     "noop": _noop,
     "text_cnn": _text_cnn,
     "text_cnn_small": _text_cnn_small,
-}
+} | image_weights.DRAW
 
 
 @lru_cache(maxsize=4)
