@@ -13,12 +13,15 @@ from servable.core.status import VersionStatus
 from servable.lifecycle.config import ModelConfig
 from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.warmup import warm_up
+from servable.listeners.access import WatchedApplication
 from servable.listeners.grpc import GrpcApplication
 from servable.listeners.http import HttpApplication
 from servable.listeners.ports import PortApplication
+from servable.observe.access_log import AccessLog, open_access_log
 from servable.observe.metrics import Metrics
 from servable.serving.inference import Executor, Inference
 from servable.settings import DEFAULT_LISTEN, ServeSettings
+from servable.transport.exchange import Application
 from servable.transport.listen import Address, Listener
 
 log = logging.getLogger("servable.app")
@@ -44,6 +47,7 @@ class Server:
         )
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._names: frozenset[str] = frozenset()
+        self._access_log: AccessLog | None = None
         self._is_open = False
         self._stopping = False
 
@@ -86,12 +90,14 @@ class Server:
             self.metrics.exposition,
             self.settings.rest_options(),
         )
+        limits = self.settings.limits()
+        self._access_log = open_access_log(self.settings.access_log, self.settings.log_format, self.metrics)
         try:
             for text, wires in listen_addresses(self.settings):
                 application = PortApplication(
                     grpc if "h2" in wires else None, http if wires == EVERY_WIRE or "h1" in wires else None
                 )
-                listener = Listener(Address.parse(text), application, self.settings.limits(), protocols=wires)
+                listener = Listener(Address.parse(text), self._logged(application), limits, protocols=wires)
                 listener.bind()
                 self.listeners.append(listener)
             if self.settings.opens_at_once():
@@ -100,6 +106,7 @@ class Server:
                 log.info("the ports open when the models are loaded; with --startup=open they open at once")
         except BaseException:
             await self._close_listeners(0.0)
+            self._close_access_log()
             raise
         self.manager.apply(self.configs)
         await self.manager.start()
@@ -132,6 +139,20 @@ class Server:
         self._stopping = True
         await self._close_listeners(self.settings.drain_timeout_s)
         await self.manager.stop()
+        self._close_access_log()
+
+    def reopen_logs(self) -> None:
+        """Write on to new files of the same names: the old ones were moved away."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def _logged(self, application: PortApplication) -> Application:
+        return application if self._access_log is None else WatchedApplication(application, self._access_log.write)
+
+    def _close_access_log(self) -> None:
+        if self._access_log is not None:
+            self._access_log.close()
+            self._access_log = None
 
     async def _close_listeners(self, timeout_s: float) -> None:
         for listener in self.listeners:
@@ -147,6 +168,8 @@ class Server:
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, ended.set)
+        if self.settings.access_log != "off":
+            self._loop.add_signal_handler(signal.SIGHUP, self.reopen_logs)
         await self.start()
         on_listening(self)
         try:

@@ -69,6 +69,9 @@ def test_paths_are_relative_to_the_file(file: Path) -> None:
     found = read(file, 'model_base_path = "one"\nmodel_config_file = "/etc/models.config"')
     assert found.model_base_path == str(file.parent / "one")
     assert found.model_config_file == "/etc/models.config"
+    assert read(file, 'access_log = "log"').access_log == str(file.parent / "log")
+    assert read(file, 'access_log = "-"').access_log == "-"
+    assert read(file, 'access_log = "off"').access_log == "off"
 
 
 def test_models(file: Path) -> None:

@@ -189,6 +189,8 @@ class PredictRoute(MessageRoute):
             log.exception("an answer over gRPC could not be written")
             self._refuse(exchange, asked, internal("the server failed; its log says why"))
             return
+        if exchange.watched:
+            exchange.note(outcome)
         exchange.respond(OK_HEAD, message, OK_TRAILERS)
         self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
 
@@ -198,4 +200,6 @@ class PredictRoute(MessageRoute):
 
     def _refuse(self, exchange: Exchange, asked: ModelRef | None, error: ServingError) -> None:
         self._meter.failed(asked, error.code)
+        if exchange.watched:
+            exchange.note(asked)
         exchange.respond(error_head(error))

@@ -173,6 +173,8 @@ class PredictRoute(Route):
 
     def too_large(self, exchange: Exchange, limit: int) -> None:
         """Answer 413 in the API's own form."""
+        if exchange.watched:
+            exchange.note(self._model)
         self._meter.failed(self._model, Code.RESOURCE_EXHAUSTED)
         body = tfserving.encode_error(invalid_argument(f"the request body exceeds {limit} bytes"))
         exchange.respond(ReplyHead(tfserving.HTTP_PAYLOAD_TOO_LARGE, JSON_FIELDS), body)
@@ -220,9 +222,13 @@ class PredictRoute(Route):
             log.exception("an answer over REST could not be written")
             self._fail(exchange, internal("the server failed; its log says why"))
             return
+        if exchange.watched:
+            exchange.note(outcome)
         exchange.respond(OK_JSON, body)
         self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
 
     def _fail(self, exchange: Exchange, error: ServingError) -> None:
+        if exchange.watched:
+            exchange.note(self._model)
         self._meter.failed(self._model, error.code)
         respond_with_error(exchange, error)

@@ -11,10 +11,15 @@ import structlog
 LEVELS = ("debug", "info", "warning", "error")
 
 
+def is_json(line_format: str, stream: TextIO | None) -> bool:
+    """Return whether lines in the format console, json or auto are JSON on a stream, or (``None``) in a file."""
+    return line_format == "json" or (line_format == "auto" and (stream is None or not stream.isatty()))
+
+
 def configure_logs(level: str, line_format: str, stream: TextIO | None = None) -> None:
     """Send the package's log lines of ``level`` and above to ``stream`` (stderr); format console, json or auto."""
     target = stream or sys.stderr
-    as_json = line_format == "json" or (line_format == "auto" and not target.isatty())
+    as_json = is_json(line_format, target)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,

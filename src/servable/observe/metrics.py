@@ -81,7 +81,10 @@ class Metrics:
         self._rows = HistogramFamily("servable_batch_rows", "Rows a batch.", by_version, ROWS_BUCKETS)
         self._batches: dict[ModelRef, tuple[Distribution, Distribution]] = {}
         self._queues: dict[ModelRef, Distribution] = {}
-        for family in (self._requests, self._latency, self._queue, self._compute, self._rows):
+        self._dropped = CounterFamily(
+            "servable_access_log_dropped", "Lines of the access log that were not written.", ("reason",)
+        )
+        for family in (self._requests, self._latency, self._queue, self._compute, self._rows, self._dropped):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
         ProcessCollector(registry=self.registry)
@@ -107,6 +110,10 @@ class Metrics:
         if cell is None:
             cell = self._queues[ref] = self._queue.series(ref.name, str(ref.version))
         cell.observe(seconds)
+
+    def dropped_lines(self, reason: str) -> Count:
+        """Return the count of lines that the access log lost for one reason."""
+        return self._dropped.series(reason)
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

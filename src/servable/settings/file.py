@@ -24,6 +24,7 @@ MODEL_KEYS = {
     "labels": "names for versions: { stable = 3 }",
 }
 """Key of a ``[[models]]`` table -> what it is."""
+NO_PATH = frozenset({"", "-", "off"})
 HIGHEST_VERSION = 2**63 - 1
 
 
@@ -41,7 +42,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
             found = from_file(item, value)
         except ValueError as error:
             raise invalid_argument(f"{path}: {name}: {error}") from None
-        values[name] = str(path.parent.absolute() / found) if item.metadata["is_path"] and found else found
+        is_path = item.metadata["is_path"] and found not in NO_PATH
+        values[name] = str(path.parent.absolute() / found) if is_path else found
     return values
 
 

@@ -120,6 +120,12 @@ class ServeSettings:
     rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
     max_body: int = _option(Limits().max_body // MIB, "largest request accepted, in MiB", metavar="MIB", least=1)
     drain_timeout_s: float = _option(30.0, "how long SIGTERM waits for requests in work", metavar="S", least=0)
+    access_log: str = _option(
+        "off",
+        "one line for each request: off, - for stderr, or a file, which SIGHUP opens anew",
+        metavar="off|-|FILE",
+        is_path=True,
+    )
     log_level: str = _option("info", "least severe log lines shown", choices=("debug", "info", "warning", "error"))
     log_format: str = _option(
         "auto",

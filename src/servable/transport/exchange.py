@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 Field = tuple[bytes, bytes]
 
@@ -112,6 +112,12 @@ class Exchange(ABC):
     """When the head was complete, in seconds of ``time.monotonic()``."""
     cancelled: bool
     on_cancel: Callable[[], None] | None
+    watched: ClassVar[bool] = False
+    """Whether somebody wants to know, by ``note``, what answered."""
+
+    def note(self, answer: object) -> None:
+        """Take what the route knows of its answer, before ``respond``. Called only if ``watched``."""
+        raise NotImplementedError
 
     @abstractmethod
     def respond(self, head: ReplyHead, body: bytes | memoryview = b"", trailers: Trailers | None = None) -> None:
