@@ -136,7 +136,8 @@ def test_a_version_that_is_asked_for_by_number(serve: Start, base: Path, second:
     inputs = catalog.sample_inputs(NAME, 2, seed=9)
     for url in (server.grpc_url, server.rest_url):
         with Client(url) as client:
-            assert states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
+            # Ready means that the model can be called: its other versions may still be loading.
+            wait_until(lambda client=client: states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}, "both are served")
             asked: list[tuple[dict[str, Any], int]] = [({}, 2), ({"version": 1}, 1), ({"version": 2}, 2)]
             for choice, version in [*asked, ({"label": "stable"}, 1)]:
                 right = catalog.reference(NAME, inputs, seed=SEEDS[version])["probs"]
