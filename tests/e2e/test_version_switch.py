@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,6 +126,10 @@ def test_resources_first_if_that_is_asked_for(serve: Start, base: Path, second: 
     assert log.index("version 1: END") < log.index("version 2: LOADING")
 
 
+def both_are_served(client: Client) -> bool:
+    return states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
+
+
 def test_a_version_that_is_asked_for_by_number(serve: Start, base: Path, second: Path, tmp_path: Path) -> None:
     shutil.copytree(second, base / "2")
     config = tmp_path / "models.config"
@@ -137,7 +142,7 @@ def test_a_version_that_is_asked_for_by_number(serve: Start, base: Path, second:
     for url in (server.grpc_url, server.rest_url):
         with Client(url) as client:
             # Ready means that the model can be called: its other versions may still be loading.
-            wait_until(lambda client=client: states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}, "both are served")
+            wait_until(partial(both_are_served, client), "both versions are served")
             asked: list[tuple[dict[str, Any], int]] = [({}, 2), ({"version": 1}, 1), ({"version": 2}, 2)]
             for choice, version in [*asked, ({"label": "stable"}, 1)]:
                 right = catalog.reference(NAME, inputs, seed=SEEDS[version])["probs"]
