@@ -134,3 +134,29 @@ def test_a_transform_serves_its_own_signature_over_both_wires(
     refused = serve(tmp_path / "root")
     assert refused.wait() == 1
     assert "transform.py is Python, which runs only" in refused.stderr
+
+
+def test_an_endless_loop_and_a_leak_cost_their_callers_alone(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    code = """
+        import time
+        from servable import Tensor
+
+        class Bad:
+            kept = []
+
+            def predict(self, text: Tensor[str, "n"]) -> Tensor["int64", "n"]:
+                while "loop" in text:
+                    pass
+                while "leak" in text:
+                    self.kept.append(b"x" * (1 << 20))
+                    time.sleep(0.001)
+                return [len(each) for each in text]
+    """
+    server = serve(write(tmp_path / "bad" / "1", code), "--child_timeout_s=2", "--child_memory_mb=300").ready()
+    for text, reason in (("loop", "longer than 2 s (--child_timeout_s)"), ("leak", "than its 300 (--child_memory_mb)")):
+        status, answer = predict(server, "bad", text)
+        assert status == 503
+        assert reason in answer["error"]
+        wait_until(lambda: predict(server, "bad", "good")[0] == 200, "it is back")

@@ -78,6 +78,8 @@ class EchoModel(Model):
                 return {"pid": np.array(pid)}
             case "state":
                 return {"signals": np.array([signal.getsignal(n) == signal.SIG_IGN for n in (2, 15)])}
+            case "eat":
+                self.eaten = np.ones(int(inputs["x"][0]) << 20, np.uint8)
             case "hang":
                 print("hanging")
                 time.sleep(1000)
@@ -113,6 +115,9 @@ class EchoEngine(Engine):
             case "killed":
                 print("these are the last words")
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "eats":
+                print("hungry")
+                time.sleep(1000 * np.ones(500 << 20, np.uint8)[-1])
             case "crashes":
                 os.abort()
             case "once":

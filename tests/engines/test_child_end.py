@@ -287,7 +287,7 @@ PARENT = """
     loader.join()
     [model] = found
     assert model.run("any", {"x": np.array([8])}, ["x"])["x"].tolist() == [8]
-    print(model.pid, flush=True)
+    print(model.pid, int(model.run("fork", {}, [])["pid"]), flush=True)
     if sys.argv[1] == "computing":
         threading.Thread(target=lambda: model.run("hang", {}, []), daemon=True).start()
     if sys.argv[1] != "exits":
@@ -302,22 +302,26 @@ def test_no_child_outlives_its_parent(how: str) -> None:
         [sys.executable, "-c", textwrap.dedent(PARENT), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None
-        pid_fd = os.pidfd_open(int(parent.stdout.readline()))
+        pid_fds = [os.pidfd_open(int(pid)) for pid in parent.stdout.readline().split()]  # the child, and its own
+        assert len(pid_fds) == 2
         if how != "exits":
             parent.kill()
-        assert ended(pid_fd)
+        for pid_fd in pid_fds:
+            assert ended(pid_fd)
     assert shared_memory() == memory
 
 
 def test_a_child_whose_parent_is_gone_before_it_looks_ends_at_once() -> None:
     reads, writes = os.pipe()
     somebody_else = os.getppid()
+    lifeline, other_end = os.pipe()
     memory = [new_memory("test"), new_memory("test")]
     command = [sys.executable, "-P", "-m", "servable.engines.child", "m/1", str(somebody_else)]
-    command += map(str, (reads, writes, *memory))
+    fds = (lifeline, reads, writes, *memory)
+    command += map(str, fds)
     try:
-        ended = subprocess.run(command, pass_fds=(reads, writes, *memory), check=False, timeout=15)
+        ended = subprocess.run(command, pass_fds=fds, check=False, timeout=15, process_group=0)
     finally:
-        for fd in (reads, writes, *memory):
+        for fd in (other_end, *fds):
             os.close(fd)
     assert ended.returncode == 1

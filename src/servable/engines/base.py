@@ -59,7 +59,8 @@ class EngineOptions:
     """How a model is to be run. Threads: 0 lets the engine choose by the CPU quota. Precision: always f32 unless asked.
 
     ``report`` receives lines for a person who waits (progress of a slow load). ``allow_python`` lets a load run Python
-    that lies with the model.
+    that lies with the model. ``child_timeout_s`` and ``child_memory_mb`` (MiB) bound a model that has a process of its
+    own; 0 is no bound.
     """
 
     intra_op_threads: int = 0
@@ -67,6 +68,8 @@ class EngineOptions:
     precision: str = "f32"
     saved_model_tags: tuple[str, ...] = ("serve",)
     allow_python: bool = False
+    child_timeout_s: float = 0.0
+    child_memory_mb: int = 0
     report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
 
 

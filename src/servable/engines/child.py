@@ -10,27 +10,28 @@ returns a ``Model`` that computes there. The halves:
 
 Guarantees beyond those of every engine:
 
-1. No child outlives its parent, however the parent ends; nothing stays behind in ``/dev/shm``.
+1. No child outlives its parent, however the parent ends, nor does what the model started, unless that left the
+   child's process group; nothing stays behind in ``/dev/shm``.
 2. A child that ends while it computes costs the calls that it had (UNAVAILABLE, at once) and nobody else's. It is
    started again with growing pauses; until then calls get UNAVAILABLE.
 3. A call that ended a child twice is refused (INVALID_ARGUMENT) from then on.
-4. What the model or its framework prints goes to the log ``servable.child``, line by line.
+4. A call that takes longer than ``child_timeout_s``, or a process that takes more memory than ``child_memory_mb``, ends
+   the process; both are options, off by default.
+5. What the model or its framework prints goes to the log ``servable.child``, line by line.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
-from ctypes import CDLL
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from servable.engines.base import Artifact, EngineOptions, Model
-
-_PR_SET_PDEATHSIG = 1
 
 
 def load_in_child(engine_name: str, artifact: Artifact, options: EngineOptions, *, label: str = "") -> Model:
@@ -52,17 +53,27 @@ def label_of(path: Path) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Be the child: ``LABEL PARENT_PID READ_FD WRITE_FD REQUESTS_FD ANSWERS_FD``. The label is for ``ps`` to show."""
-    parent, *fds = map(int, arguments[2:])
-    _follow(parent)
+    """Be the child: ``LABEL PARENT_PID LIFELINE_FD READ_FD WRITE_FD REQUESTS_FD ANSWERS_FD``; the label is for ``ps``.
+
+    It must lead a process group of its own.
+    """
+    parent, lifeline, *fds = map(int, arguments[2:])
+    _follow(parent, lifeline)
     from servable.engines.child_loop import serve
 
     serve(*fds)
 
 
-def _follow(parent: int) -> None:
-    """End with the parent, also when it is killed; leave its signals to it."""
-    CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _follow(parent: int, lifeline: int) -> None:
+    """End with the parent, also when it is killed, with all that this process started; leave its signals to it.
+
+    The lifeline is a pipe of which only the parent has the other end. When that closes, the kernel sends our process
+    group SIGKILL in place of SIGIO. (A parent-death signal would reach this process alone.)
+    """
+    os.set_inheritable(lifeline, False)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     if os.getppid() != parent:
         os._exit(1)  # it ended before we asked to be told
     for number in (signal.SIGINT, signal.SIGTERM):

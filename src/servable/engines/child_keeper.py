@@ -1,7 +1,4 @@
-"""Keeps a model's child alive: a thread that starts it, watches it to its end and starts it again.
-
-The thread lives as long as the child, which also makes it the right parent for the kernel's parent-death signal.
-"""
+"""Keeps a model's child alive: a thread that starts it, watches it to its end and starts it again."""
 
 from __future__ import annotations
 
@@ -25,11 +22,15 @@ _News = str | Loaded | ServingError
 
 
 class Keeper:
-    """One model's child through all its lives. ``turn`` is held by whoever calls the child or takes it apart."""
+    """One model's child through all its lives. ``turn`` is held by whoever calls the child or takes it apart.
 
-    def __init__(self, load: Load, label: str) -> None:
+    ``memory_limit`` is in bytes; 0 is none.
+    """
+
+    def __init__(self, load: Load, label: str, memory_limit: int = 0) -> None:
         self.turn = threading.Lock()
         self._load = load
+        self._memory_limit = memory_limit
         self._label = label
         self._live: ChildProcess | None = None
         self._reason = f"model {label} is not loaded"
@@ -92,7 +93,7 @@ class Keeper:
             process = ChildProcess(self._label, self._load.intra_op_threads)
         except OSError as error:
             return ServingError(Code.RESOURCE_EXHAUSTED, f"no process can be started for {self._label}: {error}")
-        watch = Watch(process, self._label, self._tell, lambda loaded: self._ready(process, loaded))
+        watch = Watch(process, self._label, self._tell, lambda loaded: self._ready(process, loaded), self._memory_limit)
         with contextlib.suppress(BrokenPipeError):  # the watch finds out why
             process.channel.send(self._load)
         watch.until_end(self._wake, self.turn)

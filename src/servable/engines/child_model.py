@@ -13,6 +13,7 @@ from servable.engines.child_messages import Load
 from servable.engines.child_process import ProcessEnded
 from servable.engines.child_restart import Suspicion, Verdict, rows_of
 from servable.engines.child_signatures import restore
+from servable.engines.child_watch import MIB
 
 
 class ChildModel(Model):
@@ -34,7 +35,8 @@ class ChildModel(Model):
         )
         self.label = label
         self._suspicion = Suspicion()
-        self._keeper = Keeper(load, label)
+        self._timeout_s = options.child_timeout_s
+        self._keeper = Keeper(load, label, options.child_memory_mb * MIB)
         loaded = self._keeper.start(options.report)
         self.engine = loaded.engine
         self.precision = loaded.precision
@@ -62,7 +64,7 @@ class ChildModel(Model):
             if self._suspicion.active:
                 self._judge(signature, inputs)
             try:
-                results = process.call(signature, inputs, outputs)
+                results = process.call(signature, inputs, outputs, self._timeout_s)
             except ProcessEnded as ended:
                 if ended.computing:
                     self._suspicion.killed(rows_of(signature, inputs))

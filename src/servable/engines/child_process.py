@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from servable.core.errors import Code, ServingError
 from servable.core.tensors import Array
@@ -29,10 +30,7 @@ class ProcessEnded(Exception):  # noqa: N818  # it is an event in a life, and ne
 
 
 class ChildProcess:
-    """A process and what is shared with it. Starts on construction; ``OSError`` if the machine refuses.
-
-    The kernel ends the child when the *thread* that started it ends: that must be the one that watches it.
-    """
+    """A process and what is shared with it. Starts on construction; ``OSError`` if the machine refuses."""
 
     def __init__(self, label: str, threads: int) -> None:
         with contextlib.ExitStack() as undo:
@@ -40,7 +38,8 @@ class ChildProcess:
             child_reads, writes = (_closing(undo, fd) for fd in os.pipe())
             reads, child_writes = (_closing(undo, fd) for fd in os.pipe())
             self.log_fd, log_writes = (_closing(undo, fd) for fd in os.pipe())
-            fds = (child_reads, child_writes, requests, answers)
+            lifeline, self._lifeline = (_closing(undo, fd) for fd in os.pipe())
+            fds = (lifeline, child_reads, child_writes, requests, answers)
             # -P: a numpy.py in the directory where the server was started is not for the child to import.
             command = [sys.executable, "-P", "-m", "servable.engines.child", label, str(os.getpid()), *map(str, fds)]
             self._popen = subprocess.Popen(  # noqa: S603  # our own module, by our own interpreter
@@ -56,7 +55,7 @@ class ChildProcess:
             undo.callback(self._popen.kill)
             self.pid_fd = _closing(undo, os.pidfd_open(self._popen.pid))
             undo.pop_all()
-        for fd in (child_reads, child_writes, log_writes):
+        for fd in (lifeline, child_reads, child_writes, log_writes):
             os.close(fd)
         self.channel = parent_channel(reads, writes)
         self.requests = Arena(requests)
@@ -64,14 +63,26 @@ class ChildProcess:
         self._reaping = threading.Lock()
         self._ended = threading.Event()
         self._end = ""
+        self._why = ""
 
     @property
     def pid(self) -> int:
         """Return the process id."""
         return self._popen.pid
 
-    def call(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Compute there. ``ProcessEnded`` if it did not live to answer."""
+    @property
+    def memory(self) -> int:
+        """Return the bytes of memory that are this process's, files it has mapped not counted; 0 once it has ended."""
+        try:
+            lines = Path(f"/proc/{self._popen.pid}/status").read_text().splitlines()
+        except OSError:
+            return 0
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+
+    def call(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float = 0.0
+    ) -> dict[str, Array]:
+        """Compute there. ``ProcessEnded`` if it did not live to answer; 0 lets it take any time for that."""
         try:
             places = self.requests.put(inputs.items())
         except TypeError as error:
@@ -80,6 +91,8 @@ class ChildProcess:
             raise _no_memory(error) from error
         try:
             self.channel.send(Run(signature, tuple(outputs), places, self.requests.size))
+            if timeout_s and not wait_readable(self.channel.read_fd, timeout_s):
+                self.kill(f"was killed because a call took longer than {timeout_s:g} s (--child_timeout_s)")
             reply = self.channel.receive()
             self.requests.shrink()
         except BrokenPipeError:
@@ -97,10 +110,11 @@ class ChildProcess:
         self.kill()
         raise ProcessEnded(computing=True)
 
-    def kill(self) -> None:
-        """End it at once, and what it started."""
+    def kill(self, why: str = "") -> None:
+        """End it at once, and what it started. ``why`` is what people are told of its end."""
         with self._reaping, contextlib.suppress(ProcessLookupError):
             if self._popen.returncode is None:  # else the number may already be somebody else's
+                self._why = self._why or why
                 os.killpg(self._popen.pid, signal.SIGKILL)
 
     def bury(self) -> None:
@@ -109,7 +123,8 @@ class ChildProcess:
         wait_readable(self.pid_fd, None)
         with self._reaping:
             code = self._popen.wait()
-        self._end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        self._end = self._why or ended
         self._ended.set()
 
     def end(self) -> str:
@@ -121,7 +136,7 @@ class ChildProcess:
         self.channel.close()
         self.requests.close()
         self.answers.close()
-        for fd in (self.log_fd, self.pid_fd):
+        for fd in (self.log_fd, self.pid_fd, self._lifeline):
             os.close(fd)
 
 

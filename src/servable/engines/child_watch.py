@@ -16,23 +16,35 @@ from servable.engines.child_process import ChildProcess, wait_readable
 
 log = logging.getLogger("servable.child")
 
+MIB = 1024 * 1024
 GRACE_S = 2.0
 """How long a child may take to finish a call, and to end, when it is asked to; then it is killed."""
+MEMORY_LOOK_S = 0.1
+"""How often the memory of a child with a limit is looked at."""
 _TAIL_LINES = 20
 _LONGEST_LINE = 8192
 _CHUNK = 65536
 
 
 class Watch:
-    """The watch over one process. ``tell`` gets lines of progress, ``ready`` is called when the model is loaded."""
+    """The watch over one process. ``tell`` gets lines of progress, ``ready`` is called when the model is loaded.
+
+    ``memory_limit`` is in bytes; 0 is none.
+    """
 
     def __init__(
-        self, process: ChildProcess, label: str, tell: Callable[[str], None], ready: Callable[[Loaded], None]
+        self,
+        process: ChildProcess,
+        label: str,
+        tell: Callable[[str], None],
+        ready: Callable[[Loaded], None],
+        memory_limit: int,
     ) -> None:
         self._process = process
         self._label = label
         self._tell = tell
         self._ready = ready
+        self._memory_limit = memory_limit
         self._loading = True
         self._failure: ServingError | None = None
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -49,15 +61,29 @@ class Watch:
             selector.register(process.pid_fd, selectors.EVENT_READ)
             ended = False
             while not ended:
-                events = selector.select(None if self._deadline is None else self._deadline - time.monotonic())
-                if not events:
+                events = selector.select(self._patience_s())
+                if self._deadline is not None and time.monotonic() >= self._deadline:
                     process.kill()
                     self._deadline = None
+                if self._memory_limit:
+                    self._bound_memory()
                 for key, _ in events:
                     if key.data is None:
                         ended = True
                     elif key.data():
                         selector.unregister(key.fileobj)
+
+    def _patience_s(self) -> float | None:
+        waits = [] if self._deadline is None else [max(0.0, self._deadline - time.monotonic())]
+        return min([*waits, MEMORY_LOOK_S] if self._memory_limit else waits, default=None)
+
+    def _bound_memory(self) -> None:
+        taken, limit = self._process.memory, self._memory_limit
+        if taken > limit:
+            self._process.kill(
+                f"was killed because it took {taken // MIB} MiB of memory, "
+                f"more than its {limit // MIB} (--child_memory_mb)"
+            )
 
     def conclude(self) -> ServingError:
         """Read what the process left unread and return how it ended, as an error. Call it after ``bury``."""

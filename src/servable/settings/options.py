@@ -116,6 +116,20 @@ class ServeSettings:
         "let models and transforms in roots, configuration files and settings files run Python, not only those whose "
         "own path is on the command line",
     )
+    child_timeout_s: float = _option(
+        0.0,
+        "seconds a call may take in a model's own process (Python, transforms, TensorFlow) before that is killed and "
+        "started again; 0 is any time",
+        metavar="S",
+        least=0,
+    )
+    child_memory_mb: int = _option(
+        0,
+        "MiB that a model's own process may take, mapped files not counted, before it is killed and started again; "
+        "0 is any amount",
+        metavar="MIB",
+        least=0,
+    )
     saved_model_tags: str = _option("serve", "comma-separated tags of the graph in a SavedModel", metavar="TAGS")
     rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
     max_body: int = _option(Limits().max_body // MIB, "largest request accepted, in MiB", metavar="MIB", least=1)
@@ -161,6 +175,8 @@ class ServeSettings:
             intra_op_threads=self.tensorflow_intra_op_parallelism,
             inter_op_threads=self.tensorflow_inter_op_parallelism,
             saved_model_tags=tuple(self.saved_model_tags.split(",")),
+            child_timeout_s=self.child_timeout_s,
+            child_memory_mb=self.child_memory_mb,
         )
 
     def rest_options(self) -> RestOptions:
