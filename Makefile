@@ -38,10 +38,10 @@ flags: .venv/.complete ## write the page of flags
 	$(BIN)/python -m servable.cli.flags_page
 
 bench: .venv/.complete ## measure this machine and write docs/benchmarks
-	$(BIN)/python bench/run.py $(BENCH)
+	$(BIN)/python -m bench.run $(BENCH)
 
 soak: .venv/.complete ## 10 000 requests must leave memory as it was
-	$(BIN)/python bench/soak.py
+	$(BIN)/python -m bench.soak
 
 conformance-tools: ## install the foreign clients that tests/conformance drives (needs root for the first line)
 	command -v h2load wrk nghttp curl >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client wrk curl; }

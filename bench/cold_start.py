@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from processes import free_port, resident_mb, running
-from questions import close, samples
 
+from bench.processes import free_port, resident_mb, running
+from bench.questions import Sample, close, samples
 from servable.zoo import catalog
 
 
@@ -48,7 +48,7 @@ def figures(repeats: int, model: str = "text_cnn") -> list[Row]:
     return [row]
 
 
-def _answers(port: int, model: str, question) -> bool:  # type: ignore[no-untyped-def]
+def _answers(port: int, model: str, question: Sample) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("POST", f"/v1/models/{model}:predict", question.rest_body())

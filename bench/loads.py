@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import LOADER_CORE, pinned
+from bench.processes import LOADER_CORE, pinned
 
 HERE = Path(__file__).parent
 

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loads import h2load
-from processes import SERVER_CORE, pinned, servable_server
-from questions import PREDICT, Verifier, samples
-
+from bench.loads import h2load
+from bench.processes import SERVER_CORE, pinned, servable_server
+from bench.questions import PREDICT, Verifier, samples
 from servable.zoo import catalog
 
 HERE = Path(__file__).parent

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from loads import Load, grpc_js_client, grpcio_client, h2load, wrk
-from processes import cpu_seconds, free_port, running, servable_server, wait_until_ok, wait_until_open
-from questions import PREDICT, Sample, Verifier, samples
-
+from bench.loads import Load, grpc_js_client, grpcio_client, h2load, wrk
+from bench.processes import cpu_seconds, free_port, running, servable_server, wait_until_ok, wait_until_open
+from bench.questions import PREDICT, Sample, Verifier, samples
 from servable.zoo import catalog
 
 HERE = Path(__file__).parent
@@ -129,7 +128,8 @@ def flask_gunicorn(model_file: Path) -> Iterator[tuple[int, int]]:
     port = free_port()
     command = [
         str(python), "-m", "gunicorn", "--workers", "1", "--worker-class", "gthread", "--threads", "8",
-        "--keep-alive", "60", "--log-level", "error", "--chdir", str(HERE / "peers"), "--bind", f"127.0.0.1:{port}", "flask_app:app",
+        "--keep-alive", "60", "--log-level", "error", "--chdir", str(HERE / "peers"),
+        "--bind", f"127.0.0.1:{port}", "flask_app:app",
     ]  # fmt: skip
     with running(command, environment={"MODEL": str(model_file)}) as process:
         wait_until_ok(f"http://127.0.0.1:{port}/readyz", process)

@@ -6,8 +6,9 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import grpc
 import numpy as np
@@ -73,7 +74,7 @@ class Verifier:
     right: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> Verifier:
+    def __enter__(self) -> Self:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
@@ -105,7 +106,7 @@ class Verifier:
         with urllib.request.urlopen(url, sample.rest_body(), timeout=30) as reply:
             return np.asarray(json.load(reply)["predictions"])
 
-    def _over_grpc(self):  # type: ignore[no-untyped-def]
+    def _over_grpc(self) -> Callable[[Sample], Array]:
         channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         call = channel.unary_unary(PREDICT, None, serving.PredictResponse.FromString)
 

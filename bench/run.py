@@ -1,4 +1,4 @@
-"""Measure this machine and write the report: python bench/run.py [noop] [models] [cold_start] [--seconds S] [--repeats N]
+"""Measure this machine and write the reports: python -m bench.run [noop] [models] [cold_start] [--seconds S]
 
 Everything is a ratio or stands beside a peer measured in the same run. See docs/benchmarks/README.md.
 """
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     for name in arguments.scenarios or SCENARIOS:
-        scenario = importlib.import_module(name)
+        scenario = importlib.import_module(f"bench.{name}")
         steal = steal_ticks()
         if name == "cold_start":
             rows = scenario.figures(max(5, arguments.repeats))
@@ -44,17 +44,14 @@ def main() -> None:
 
 
 def report(name: str, rows: Sequence[Any], arguments: argparse.Namespace, steal: int) -> str:
-    scenario = importlib.import_module(name)
+    scenario = importlib.import_module(f"bench.{name}")
     columns = [column.name for column in fields(rows[0])]
     lines = [f"# {SCENARIOS[name]}", "", (scenario.__doc__ or "").strip(), ""]
     lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(_cell(value) for value in asdict(row).values()) + " |" for row in rows]
-    lines += [
-        "",
-        f'Command: `make bench BENCH="{name} --seconds {arguments.seconds:g} --repeats {arguments.repeats}"`. '
-        f"Median of the repeats. {conditions()} CPU time stolen during the run: {steal} ticks.",
-        "",
-    ]
+    command = f'make bench BENCH="{name} --seconds {arguments.seconds:g} --repeats {arguments.repeats}"'
+    made = f"Command: `{command}`. Median of the repeats. {conditions()} CPU time stolen during the run: {steal} ticks."
+    lines += ["", made, ""]
     return "\n".join(lines)
 
 

@@ -9,12 +9,13 @@ import http.client
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
-from processes import resident_mb, servable_server
-from questions import PREDICT, close, samples
 
+from bench.processes import resident_mb, servable_server
+from bench.questions import PREDICT, close, samples
 from servable.protos import serving
 from servable.zoo import catalog
 
@@ -31,17 +32,12 @@ def main() -> int:
         with servable_server(folder) as (pid, port):
             settled = 0.0
             wrong = 0
-            channel = call = rest = None
+            channel, call, rest = _connect(port)
             for number in range(REQUESTS):
-                if number % 500 == 0:
-                    if channel is not None:
-                        channel.close()
-                        rest.close()
-                    channel = grpc.insecure_channel(
-                        f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]
-                    )
-                    call = channel.unary_unary(PREDICT, None, serving.PredictResponse.FromString)
-                    rest = http.client.HTTPConnection("127.0.0.1", port)
+                if number % 500 == 499:
+                    channel.close()
+                    rest.close()
+                    channel, call, rest = _connect(port)
                 model, sample = questions[number % len(questions)]
                 if number % 10 == 9:
                     rest.request("POST", f"/v1/models/{model}:predict", b'{"instances": [[1, "x"')
@@ -62,6 +58,12 @@ def main() -> int:
     growth = after / settled - 1
     print(f"after {SETTLED} requests {settled:.1f} MB, after {REQUESTS} {after:.1f} MB: {growth:+.1%}; wrong: {wrong}")
     return 0 if growth <= ALLOWED and not wrong else 1
+
+
+def _connect(port: int) -> tuple[Any, Any, http.client.HTTPConnection]:
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
+    call = channel.unary_unary(PREDICT, None, serving.PredictResponse.FromString)
+    return channel, call, http.client.HTTPConnection("127.0.0.1", port)
 
 
 if __name__ == "__main__":

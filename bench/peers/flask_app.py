@@ -18,12 +18,12 @@ dtype = {"tensor(int32)": np.int32, "tensor(float)": np.float32, "tensor(int64)"
 app = flask.Flask(__name__)
 
 
-@app.get("/readyz")
+@app.get("/readyz")  # type: ignore[untyped-decorator]
 def ready() -> str:
     return "ready"
 
 
-@app.post("/v1/models/<name>:predict")
+@app.post("/v1/models/<name>:predict")  # type: ignore[untyped-decorator]
 def predict(name: str) -> Any:
     instances = flask.request.get_json()["instances"]
     answers = session.run(None, {model_input.name: np.asarray(instances, dtype)})

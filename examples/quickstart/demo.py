@@ -58,7 +58,7 @@ def over_rest(address: str, model: str, inputs: dict[str, np.ndarray]) -> dict[s
 
 def over_grpc(address: str, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     with servable.Client(f"grpc://{address}") as client:
-        return dict(client.predict(model, **inputs).outputs)
+        return dict(client.predict(model, inputs=inputs).outputs)
 
 
 def main() -> int:

@@ -146,7 +146,8 @@ def test_the_synchronous_client_works_from_threads_and_inside_a_loop(serve: Any)
             threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
             for thread in threads:
                 thread.start()
-            await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+            for thread in threads:
+                await asyncio.to_thread(thread.join)
             assert sorted(found) == [i / 2 + 2 for i in range(8)]
             await asyncio.to_thread(client.__exit__, None, None, None)
 

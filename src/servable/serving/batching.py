@@ -18,12 +18,20 @@ from typing import Generic, Protocol, TypeVar
 class Waiting(Protocol):
     """What the batcher must know of an item."""
 
-    key: Hashable | None
-    rows: int
     added: float
     """When it was added, in seconds of the caller's clock. Set by ``Batcher.add``."""
-    abandoned: bool
-    """True: nobody waits for the answer any more."""
+
+    @property
+    def key(self) -> Hashable | None:
+        """What it must share with others to run beside them; ``None``: it runs alone."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it adds to a batch."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer any more."""
 
 
 Item = TypeVar("Item", bound=Waiting)

@@ -1,0 +1,1 @@
+"""Benchmarks as commands: ``python -m bench.run``, ``python -m bench.soak``, ``python bench/..._micro.py``."""
