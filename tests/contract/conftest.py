@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.contract import build_onnx_models
+from tests.contract import build_onnx_models, build_python_models
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,8 @@ def contract_models(tmp_path_factory: pytest.TempPathFactory):
     def _build(kind: str, target: Path) -> None:
         if kind == "onnx":
             build_onnx_models.build(target)
+        elif kind == "python":
+            build_python_models.build(target)
         elif kind == "openvino":
             build_onnx_models.convert(folder("onnx"), target)
         else:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.contract import build_python_models
 from tests.contract.cases import CASES, TYPES, elements
 
 from servable.core.errors import Code, ServingError
@@ -38,6 +39,7 @@ ENTRANTS = [
     pytest.param(Entrant("onnxruntime", "onnx", frozenset(TYPES) - {"complex64"}), id="onnxruntime-onnx"),
     pytest.param(Entrant("openvino", "onnx", frozenset(OPENVINO_TYPES)), id="openvino-onnx"),
     pytest.param(Entrant("openvino", "openvino", frozenset(OPENVINO_TYPES)), id="openvino-openvino"),
+    pytest.param(Entrant("python", "python", frozenset(build_python_models.TYPES)), id="python-python"),
     pytest.param(
         Entrant("openvino", "saved_model", frozenset(OPENVINO_TYPES)),
         id="openvino-saved_model",
@@ -63,7 +65,8 @@ class Bench:
         return artifact_of_file(self.folder / name / "1")
 
     def load(self, artifact: Artifact, options: EngineOptions | None = None) -> Model:
-        return load(choose(artifact, self.entrant.engine), artifact, options or EngineOptions())
+        options = replace(options or EngineOptions(), allow_python=True)
+        return load(choose(artifact, self.entrant.engine), artifact, options)
 
     def model(self, name: str) -> Model:
         if name not in self._models:
@@ -257,7 +260,8 @@ def test_what_lost_its_second_half_is_neither_complete_nor_loaded(bench: Bench, 
 
 
 def test_a_file_that_left_after_it_was_found_is_not_found(bench: Bench, tmp_path: Path) -> None:
-    gone = {"onnx": "model.onnx", "openvino": "model.xml", "saved_model": "gone"}[bench.entrant.kind]
+    names = {"onnx": "model.onnx", "openvino": "model.xml", "python": "model.py", "saved_model": "gone"}
+    gone = names[bench.entrant.kind]
     artifact = Artifact(bench.entrant.kind, tmp_path / gone)
     assert str(tmp_path / gone) in (engine_class(bench.entrant.engine).complete(artifact) or "")
     with pytest.raises(ServingError) as failure:

@@ -49,7 +49,7 @@ class Tensor:
 
     def spec(self, name: str) -> TensorSpec:
         """Return the specification of a tensor of that name."""
-        return TensorSpec(name, self.dtype, self.shape)
+        return TensorSpec(name, self.dtype, self.shape, name)
 
     def misfit(self, array: Array, known: dict[str, int]) -> str | None:
         """Return what is wrong with an array's shape, or ``None``. Sizes that have names are noted in ``known``."""
