@@ -48,6 +48,7 @@ class Server:
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._names: frozenset[str] = frozenset()
         self._access_log: AccessLog | None = None
+        self._on_open: Callable[[Server], None] = lambda _server: None
         self._is_open = False
         self._stopping = False
 
@@ -133,6 +134,7 @@ class Server:
             self._is_open = True
             for listener in self.listeners:
                 await listener.start()
+            self._on_open(self)
 
     async def stop(self) -> None:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
@@ -170,8 +172,8 @@ class Server:
             self._loop.add_signal_handler(number, ended.set)
         if self.settings.access_log != "off":
             self._loop.add_signal_handler(signal.SIGHUP, self.reopen_logs)
+        self._on_open = on_listening
         await self.start()
-        on_listening(self)
         try:
             waiting = asyncio.ensure_future(self.ready())
             stopped = asyncio.ensure_future(ended.wait())

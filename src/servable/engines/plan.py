@@ -1,18 +1,16 @@
-"""Which engine runs an artifact, how many threads it gets, and why: pure decisions, and the one way to load."""
+"""Which engine runs an artifact, and why: pure decisions, and the one way to load."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import cast
 
 from servable.core.errors import Code, ServingError, failed_precondition
 from servable.engines.artifact import artifact_of_file, find_artifact
 from servable.engines.base import CHILD, ENGINES, Artifact, EngineOptions, Model, engine_class
+from servable.engines.machine import cpu_threads
 
 __all__ = ["Choice", "artifact_of_file", "choose", "complete", "cpu_threads", "find_artifact", "load"]
 
@@ -88,16 +86,6 @@ def load(choice: Choice, artifact: Artifact, options: EngineOptions) -> Model:
     return engine_class(choice.engine)().load(artifact, options)
 
 
-def cpu_threads(memberships: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many threads can compute at once here: CPUs this process may use, cut by its cgroups' CPU quota.
-
-    A fraction of a CPU is left to the threads that feed the engine; there is always one.
-    """
-    cpus = len(os.sched_getaffinity(0))
-    quota = _cpu_quota(memberships, cgroups)
-    return cpus if quota is None else max(1, min(cpus, int(quota)))
-
-
 def _asked_for(artifact: Artifact, engine: str, precision: str) -> Choice:
     found = engine_class(engine)
     if artifact.kind not in found.kinds:
@@ -112,44 +100,3 @@ def _asked_for(artifact: Artifact, engine: str, precision: str) -> Choice:
 
 def _choice(engine: str, precision: str, reason: str) -> Choice:
     return Choice(engine, precision, engine_class(engine).isolated, reason)
-
-
-def _cpu_quota(memberships: Path, cgroups: Path) -> float | None:
-    """Return the smallest quota, in CPUs, of this process's cgroup and those around it."""
-    try:
-        lines = memberships.read_text().splitlines()
-    except OSError:
-        return None
-    quotas: list[float] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            quotas += _quotas_on_path(cgroups, path, _quota_v2)
-        elif "cpu" in controllers.split(","):
-            quotas += _quotas_on_path(cgroups / "cpu", path, _quota_v1)
-    return min(quotas, default=None)
-
-
-def _quotas_on_path(root: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
-    # Inside a container the path may be the host's, which is not mounted here: then only the root's own files count.
-    inside = PurePosixPath(path.lstrip("/"))
-    groups = [root / parent for parent in (inside, *inside.parents)]
-    found = [read(group) for group in groups if group.is_dir()]
-    return [quota for quota in found if quota is not None]
-
-
-def _quota_v2(group: Path) -> float | None:
-    try:
-        quota, period = (group / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _quota_v1(group: Path) -> float | None:
-    try:
-        quota = int((group / "cpu.cfs_quota_us").read_text())
-        period = int((group / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return quota / period if quota > 0 and period > 0 else None
