@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+import threading
 import time
 
 from servable.app import Server
 from servable.cli import DONE, FAILED
 from servable.cli.samples import curl_line
-from servable.engines.machine import cpus
 from servable.observe.logs import configure_logs
 from servable.settings import ServeSettings, add_flags, read_settings, spell_out
 
@@ -36,13 +37,26 @@ def run(arguments: argparse.Namespace) -> int:
     configure_logs(settings.log_level, settings.log_format)
     loop_factory = _fast_loop()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(_serve(settings))
+        code = runner.run(_serve(settings))
+    _leave_threads_behind(code)
+    return code
 
 
 def _fast_loop() -> type[asyncio.AbstractEventLoop]:
     import uvloop
 
     return uvloop.Loop  # type: ignore[no-any-return]
+
+
+def _leave_threads_behind(code: int) -> None:
+    """End the process at once if a thread is still at work: loading, or computing what the drain did not wait for.
+
+    The interpreter's own end would unwind it inside a framework's C++, which aborts the process.
+    """
+    if threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 async def _serve(settings: ServeSettings) -> int:
@@ -73,14 +87,6 @@ def listening(server: Server) -> str:
     return "\n".join([*lines, ""])
 
 
-def cpu_plan(settings: ServeSettings, models: int) -> str:
-    """Return how the models use the CPUs. Each may use all it can get: the kernel shares them between those at work."""
-    found = cpus()
-    threads = settings.tensorflow_intra_op_parallelism or found.threads
-    plan = f"{found}: {threads} thread{'s' if threads > 1 else ''} for an operation"
-    return f"{plan}, shared by {models} models" if models > 1 else plan
-
-
 def summary(server: Server, seconds: float, *, complete: bool) -> str:
     """Return what a person wants to see once the models are loaded."""
     lines: list[str] = []
@@ -107,7 +113,7 @@ def summary(server: Server, seconds: float, *, complete: bool) -> str:
         if problem is not None:
             lines += ["", f"  {name}  {problem.message}"]
         lines += [f"  {name}/{version}  waiting: {lack}" for version, lack in server.manager.waiting(name).items()]
-    lines += ["", f"  {cpu_plan(server.settings, len(server.manager.loaded()))}"]
+    lines.append("")
     lines.append(f"  {'ready' if complete else 'not every model is available'} after {seconds:.2f} s")
     if curl:
         lines += ["", "  try it:", f"  {curl}"]
