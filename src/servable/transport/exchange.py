@@ -93,12 +93,24 @@ class Trailers:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """Who a client is, as an authority that this server trusts has signed it."""
+
+    subject: str
+    """Such as ``O=Example,CN=worker``."""
+    names: tuple[str, ...]
+    """Alternative names with their kind, such as ``DNS:worker.example`` or ``URI:spiffe://example/worker``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The connection a request came over. ``address`` is for logs; ``local`` is true on loopback and Unix sockets."""
 
     address: str
     local: bool
     tls: bool = False
+    certificate: ClientCertificate | None = None
+    """The client's, verified, if it showed one."""
 
 
 class Exchange(ABC):

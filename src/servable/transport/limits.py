@@ -27,6 +27,7 @@ class Limits:
     body_budget: int = 512 * MIB
     max_outbound: int = 16 * MIB
     requests_per_turn: int = 200
+    handshake_timeout_s: float = 10.0
     preface_timeout_s: float = 10.0
     head_timeout_s: float = 10.0
     body_progress_timeout_s: float = 30.0

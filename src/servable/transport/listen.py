@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 from servable.core.errors import failed_precondition
 from servable.transport.address import Address
 from servable.transport.exchange import Peer
+from servable.transport.handshakes import Handshakes
 from servable.transport.http1.reception import Reception
 from servable.transport.http1.server import Http1Connection
 from servable.transport.http2.connection import ServerConnection
 from servable.transport.limits import KIB, Limits
 from servable.transport.sniff import Opening, Sniffer
 from servable.transport.sockets import UnixFile, bind, explain
+from servable.transport.tls import H1, H2, client_certificate
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from servable.transport.exchange import Application
+    from servable.transport.tls_files import ServerTls
 
 __all__ = ["ALL_PROTOCOLS", "Address", "ListenOptions", "Listener"]
 
@@ -31,6 +35,7 @@ logger = logging.getLogger("servable.transport")
 ALL_PROTOCOLS = frozenset({"h1", "h2"})
 _HIGH_WATER = 256 * KIB
 _LOW_WATER = 64 * KIB
+_OPENINGS = {H1: Opening.H1, H2: Opening.H2}
 _H1_ONLY = "this port speaks HTTP/1.1; HTTP/2 and gRPC have another port"
 _H2_ONLY = "this port speaks gRPC over HTTP/2; HTTP/1.1 has another port"
 
@@ -60,7 +65,11 @@ class _Connection(Protocol):
 
 
 class Listener:
-    """Accepts connections on one address for one application. All methods belong to the event loop's thread."""
+    """Accepts connections on one address for one application. All methods belong to the event loop's thread.
+
+    With ``tls`` every connection begins with a handshake, and ALPN says what it speaks; one that says nothing there
+    is recognized by its first bytes, as without TLS.
+    """
 
     def __init__(
         self,
@@ -69,6 +78,7 @@ class Listener:
         limits: Limits | None = None,
         protocols: frozenset[str] = ALL_PROTOCOLS,
         options: ListenOptions | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         if not protocols or not protocols <= ALL_PROTOCOLS:
             raise ValueError(f"{sorted(protocols)} is no choice among {sorted(ALL_PROTOCOLS)}")
@@ -77,11 +87,13 @@ class Listener:
         self._limits = limits or Limits()
         self._protocols = protocols
         self._options = options or ListenOptions()
-        self._reception = Reception(application, self._limits)
+        self._tls = tls
+        self._reception = Reception(application, self._limits, b"http" if tls is None else b"https")
         self._connections: set[_Connection] = set()
         self._bound: list[socket.socket] = []
         """Sockets that do not accept yet."""
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Handshakes] = []
+        self._shaking: list[Handshakes] = []
         self._file: UnixFile | None = None
         self._draining = False
         self._all_closed = asyncio.Event()
@@ -89,6 +101,13 @@ class Listener:
         self._loop: asyncio.AbstractEventLoop
         self.refused = 0
         """Connections closed because there were too many."""
+        self.failed_handshakes = 0
+        """Connections that did not get through TLS: cleartext, no shared version, a certificate that is not right."""
+
+    @property
+    def tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self._tls is not None
 
     @property
     def address(self) -> Address:
@@ -134,8 +153,15 @@ class Listener:
             raise explain(self._address, error) from error
         self._bound = []
 
-    async def _serve(self, bound: socket.socket) -> asyncio.Server:
+    async def _serve(self, bound: socket.socket) -> asyncio.Server | Handshakes:
         backlog = self._options.backlog
+        if self._tls is not None:
+            accepting = Handshakes(
+                bound, self._limits, self._context, self._accept, self._admit, self._handshake_failed
+            )
+            accepting.start(backlog)
+            self._shaking.append(accepting)
+            return accepting
         if self._address.path is not None:
             return await self._loop.create_unix_server(self._accept, sock=bound, backlog=backlog)
         return await self._loop.create_server(self._accept, sock=bound, backlog=backlog)
@@ -156,6 +182,8 @@ class Listener:
         """Stop accepting, let what was begun be answered, and close. Return how many connections had to be cut."""
         self._draining = True
         self.stop_accepting()
+        for accepting in self._shaking:
+            await accepting.cancel()
         for connection in list(self._connections):
             connection.drain()
         with contextlib.suppress(TimeoutError):
@@ -171,24 +199,46 @@ class Listener:
     def _accept(self) -> Sniffer:
         return Sniffer(self, self._loop, self._limits.preface_timeout_s)
 
+    def _context(self) -> ssl.SSLContext:
+        assert self._tls is not None
+        return self._tls.context(self._protocols)
+
+    def _admit(self) -> bool:
+        """Return whether there is room for one more connection, or handshake, and count it if not."""
+        count = len(self._connections) + sum(accepting.under_way for accepting in self._shaking)
+        if count < self._options.max_connections and not self._draining:
+            return True
+        self.refused += 1
+        if _is_worth_a_line(self.refused):
+            logger.warning("%s: refused %d connections above the limit", self._address, self.refused)
+        return False
+
+    def _handshake_failed(self, reason: str) -> None:
+        self.failed_handshakes += 1
+        if _is_worth_a_line(self.failed_handshakes):
+            logger.warning(
+                "%s: %d TLS handshakes have failed, the last one: %s", self._address, self.failed_handshakes, reason
+            )
+
     def opened(self, sniffer: Sniffer) -> None:
-        """Count a new connection, or close it if it is one too many."""
-        if len(self._connections) >= self._options.max_connections or self._draining:
-            self.refused += 1
-            if self.refused & (self.refused - 1) == 0:  # the 1st, 2nd, 4th, ...: a flood must not fill the log
-                logger.warning("%s: refused %d connections above the limit", self._address, self.refused)
+        """Count a new connection, or close it if it is one too many. ALPN decides at once what it speaks."""
+        if self._draining or (self._tls is None and not self._admit()):  # with TLS it was admitted to its handshake
             sniffer.abort()
             return
         sniffer.transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
         self._connections.add(sniffer)
         self._all_closed.clear()
+        if self._tls is not None:
+            agreed = sniffer.transport.get_extra_info("ssl_object").selected_alpn_protocol()
+            if agreed is not None:
+                sniffer.decide(_OPENINGS[agreed])
 
     def decided(self, sniffer: Sniffer, opening: Opening) -> None:
         """Give the connection to the protocol that it speaks, or refuse a protocol that this port does not offer."""
         transport = sniffer.transport
         if opening is Opening.TLS:
-            logger.debug("%s: closed a TLS handshake: this port has no TLS", self._address)
-            transport.close()
+            logger.debug("%s: closed a TLS handshake: this port has no TLS, or not within TLS", self._address)
+            sniffer.drain()
             return
         peer = _peer(transport, self._address)
         connection: ServerConnection | Http1Connection
@@ -204,7 +254,7 @@ class Listener:
         connection.connection_made(transport)
         if isinstance(connection, Http1Connection) and (opening is Opening.H2 or "h1" not in self._protocols):
             connection.reject(400, _H1_ONLY if opening is Opening.H2 else _H2_ONLY)
-        else:
+        elif sniffer.first:
             connection.data_received(sniffer.first)
 
     def closed(self, connection: Any) -> None:
@@ -222,4 +272,14 @@ def _peer(transport: asyncio.Transport, address: Address) -> Peer:
         return Peer("unknown", local=False)
     host = ipaddress.ip_address(name[0].partition("%")[0])
     mapped = getattr(host, "ipv4_mapped", None)
-    return Peer(str(Address(str(mapped or host), name[1])), local=(mapped or host).is_loopback)
+    return Peer(
+        str(Address(str(mapped or host), name[1])),
+        local=(mapped or host).is_loopback,
+        tls=transport.get_extra_info("ssl_object") is not None,
+        certificate=client_certificate(transport.get_extra_info("peercert")),
+    )
+
+
+def _is_worth_a_line(count: int) -> bool:
+    """The 1st, 2nd, 4th, ...: a flood must not fill the log."""
+    return count & (count - 1) == 0

@@ -44,13 +44,15 @@ class Host(Protocol):
 class Sniffer(asyncio.Protocol):
     """Holds a connection until it is recognized; it says nothing itself. Undecided for ``timeout_s``, it is closed."""
 
-    __slots__ = ("_host", "_timer", "first", "transport")
+    __slots__ = ("_host", "_loop", "_timeout_s", "_timer", "first", "transport")
 
     transport: asyncio.Transport
+    _timer: asyncio.TimerHandle
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         self._host = host
-        self._timer = loop.call_later(timeout_s, self.drain)
+        self._loop = loop
+        self._timeout_s = timeout_s
         self.first = b""
 
     @property
@@ -59,8 +61,9 @@ class Sniffer(asyncio.Protocol):
         return 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait."""
+        """Wait. Under TLS the handshake is over, and may have said what the connection speaks."""
         self.transport = transport  # type: ignore[assignment]  # always a stream's
+        self._timer = self._loop.call_later(self._timeout_s, self.drain)
         self._host.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -68,8 +71,12 @@ class Sniffer(asyncio.Protocol):
         self.first += data
         opening = recognize(self.first)
         if opening is not Opening.UNDECIDED:
-            self._timer.cancel()
-            self._host.decided(self, opening)
+            self.decide(opening)
+
+    def decide(self, opening: Opening) -> None:
+        """End the wait."""
+        self._timer.cancel()
+        self._host.decided(self, opening)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Report the end."""
@@ -77,8 +84,11 @@ class Sniffer(asyncio.Protocol):
         self._host.closed(self)
 
     def drain(self) -> None:
-        """Close without a word."""
-        self.transport.close()
+        """Close without a word. Under TLS even a close would wait for the client's."""
+        if self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def abort(self) -> None:
         """Drop the connection."""

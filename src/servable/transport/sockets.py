@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import fcntl
 import os
 import socket
 import stat
+import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +132,18 @@ def _remove_stale(path: Path) -> None:
         except BlockingIOError:  # a full backlog: somebody listens
             pass
     raise OSError(errno.EADDRINUSE, "somebody accepts connections on this socket")
+
+
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how much of what was written is still on this machine.
+
+    What lies between TLS and the socket no loop tells; it would keep the kernel's queue from being empty.
+    """
+    size = transport.get_write_buffer_size()
+    made = transport.get_extra_info("socket")
+    if transport.can_write_eof() or made is None or made.fileno() < 0:
+        return size
+    return size + int.from_bytes(fcntl.ioctl(made.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 class UnixFile:

@@ -19,6 +19,7 @@ from servable.transport.http1.heads import END, ProtocolError, head_too_large, s
 from servable.transport.http1.reception import Reception
 from servable.transport.http1.replies import BODYLESS, CONTINUE, JOINED, encode_any, encode_plain, send
 from servable.transport.http1.upload import Upload
+from servable.transport.sockets import unsent_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,11 @@ class Http1Connection(asyncio.Protocol):
         self._eof = True
         if self._closing:
             return False
+        if self.peer.tls:  # neither direction of TLS can be closed alone: no reply would get out
+            self._closing = True
+            self._cancel()
+            self._alarm.set(self._clock() + self._limits.linger_s)
+            return False
         if not (self._blocked() or self._scheduled):
             self._end_of_input()
         return not self._transport.is_closing()
@@ -114,18 +120,21 @@ class Http1Connection(asyncio.Protocol):
         """Cancel what is in flight."""
         self._closing = True
         self._buffer = b""
-        self._upload = None
         self._alarm.stop()
+        self._cancel()
+        if self._on_close is not None:
+            self._on_close(self)
+
+    def _cancel(self) -> None:
+        self._upload = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel()
-        if self._on_close is not None:
-            self._on_close(self)
 
     def pause_writing(self) -> None:
         """Stop taking requests while the client does not read replies."""
         self._writable = False
-        self._unsent = self._transport.get_write_buffer_size()
+        self._unsent = unsent_bytes(self._transport)
         self._alarm.set(self._clock() + self._limits.send_stall_timeout_s)
 
     def resume_writing(self) -> None:
@@ -342,8 +351,8 @@ class Http1Connection(asyncio.Protocol):
 
     def _shut(self) -> None:
         """Close after the last reply, in a way that lets the client read it."""
-        if self._eof or not (self._lingering or self._upload is not None):
-            self._close()
+        if self._eof or self.peer.tls or not (self._lingering or self._upload is not None):
+            self._close()  # under TLS the loop discards what arrives until the client closes too
             return
         self._lingering = True
         self._upload = None
@@ -360,11 +369,12 @@ class Http1Connection(asyncio.Protocol):
     def _close(self) -> None:
         self._closing = True
         self._transport.close()
-        self._alarm.set(self._clock() + self._limits.send_stall_timeout_s)
+        wait_s = self._limits.linger_s if self.peer.tls else self._limits.send_stall_timeout_s
+        self._alarm.set(self._clock() + wait_s)
 
     def _on_due(self) -> None:
         now = self._now = self._clock()
-        unsent = self._transport.get_write_buffer_size()
+        unsent = unsent_bytes(self._transport)
         if unsent and unsent != self._unsent:
             self._unsent = unsent
             self._alarm.set(now + self._limits.send_stall_timeout_s)

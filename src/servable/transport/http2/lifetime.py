@@ -226,6 +226,8 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
         self._read_on(FULL_TURN | UNREAD_REPLIES)
         if transport.can_write_eof():
             transport.write_eof()
+        else:  # TLS: the loop says goodbye, and discards what arrives until the peer has done so too
+            transport.close()
         self._linger_until = self._clock() + self.limits.linger_s
         self._wake_at(self._linger_until)
 
