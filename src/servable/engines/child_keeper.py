@@ -112,6 +112,8 @@ class Keeper:
     def _ready(self, process: ChildProcess, loaded: Loaded) -> None:
         if self._loaded_once:
             log.info("the process of model %s is back", self._label)
+        # For calls between its end and the moment when it is known how that was.
+        self._reason = f"the process of model {self._label} ended; it is being restarted"
         self._live = process
         if not self._loaded_once:
             self._loaded_once = True
