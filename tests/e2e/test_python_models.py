@@ -58,6 +58,7 @@ def predict(server: ServerProcess, model: str, *texts: str) -> tuple[int, Any]:
 def test_a_class_is_served_over_both_wires(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
     server = serve(write(tmp_path / "texts" / "1", CLASSIFIER)).ready()
     assert "texts/1  python f32" in server.stdout
+    assert "label: string[?], length: int64[?]  (batched)" in server.stdout
     assert predict(server, "texts", "ab", "abcdef") == (
         200,
         {"outputs": {"label": ["short", "long"], "length": [2, 6]}},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.fakes import FakeModel, signature_of
 
+from servable.core.errors import invalid_argument
 from servable.core.tensors import BOOL, FLOAT32, INT64, STRING, Array
 from servable.lifecycle.warmup import SignatureProfile, WarmupOptions, invent_inputs, warm_up
 
@@ -44,6 +45,33 @@ def test_rows_that_are_not_shown_to_be_independent_are_never_merged(compute: obj
     assert not found.rowwise
     assert words in found.reason
     assert found.costs == ()
+
+
+TEXT = signature_of(inputs={"x": (STRING, (None,))}, outputs={"y": (FLOAT32, (None,))})
+
+
+def lengths(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {"y": np.array([len(text) for text in inputs["x"]], np.float32)}
+
+
+def test_a_model_that_tells_texts_apart_is_proven_with_words() -> None:
+    found = profile(FakeModel(lengths, [TEXT]))
+    assert found.rowwise
+    assert [rows for rows, _ in found.costs] == [1, 2, 4, 8]
+    dependent = profile(FakeModel(lambda inputs: {"y": lengths(inputs)["y"] - lengths(inputs)["y"].max()}, [TEXT]))
+    assert not dependent.rowwise
+    assert "depends on" in dependent.reason
+
+
+def test_strings_that_may_be_no_texts_prove_nothing() -> None:
+    def parse(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if any(inputs["x"]):
+            raise invalid_argument("no serialized message")
+        return lengths(inputs)
+
+    found = profile(FakeModel(parse, [TEXT]))
+    assert not found.rowwise
+    assert "proves nothing" in found.reason
 
 
 def test_a_fixed_first_dimension_is_not_merged() -> None:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,9 @@ log = logging.getLogger("servable.lifecycle")
 PROOF_ROWS = 5
 FREE_SIZES = (8, 1, 32)
 """Sizes tried for a free dimension that is not the batch."""
+WORDS = (b"a", b"good", b"bad", b"film", b"the", b"not", b"1", b"23")
+"""What invented texts are made of, for models that tell texts apart."""
+NO_PROOF = "invented rows all give the same answer, which proves nothing"
 RELATIVE_TOLERANCE = 1e-4
 ABSOLUTE_TOLERANCE = 1e-5
 
@@ -86,9 +90,13 @@ def _profile(
         if not batched:
             return SignatureProfile(rowwise=False, reason="its inputs or outputs do not begin with a free dimension")
         found = _difference(model, signature, rows, together)
+        texts = found == NO_PROOF and any(spec.dtype is STRING for spec in signature.inputs.values())
+        if texts:
+            found = _difference_of_texts(model, signature, free_size)
         if found is not None:
             return SignatureProfile(rowwise=False, reason=found)
-        costs = _measure(model, signature, free_size, options.batch_rows, budget_s, clock)
+        invent = partial(invent_inputs, signature, free_size=free_size, texts=texts)
+        costs = _measure(model, signature, invent, options.batch_rows, budget_s, clock)
         return SignatureProfile(rowwise=True, reason="rows computed alone, together and permuted agree", costs=costs)
     return SignatureProfile(rowwise=False, reason=failure)
 
@@ -97,18 +105,24 @@ def _has_free_rows(spec: TensorSpec) -> bool:
     return spec.shape is not None and len(spec.shape) > 0 and spec.shape[0] is None
 
 
-def invent_inputs(signature: Signature, rows: int, free_size: int, seed: int = 0) -> dict[str, Array]:
-    """Return inputs of ``rows`` different rows. Integers are 0 or 1: any embedding has those rows."""
-    generator = np.random.default_rng(seed)
-    return {name: _invent(spec, rows, free_size, generator) for name, spec in signature.inputs.items()}
+def invent_inputs(signature: Signature, rows: int, free_size: int, *, texts: bool = False) -> dict[str, Array]:
+    """Return inputs of ``rows`` different rows. Integers are 0 or 1: any embedding has those rows.
+
+    Strings are empty, or ``texts`` of a few words: whether a string is a text or a serialized message is not known.
+    """
+    generator = np.random.default_rng(0)
+    return {name: _invent(spec, rows, free_size, generator, texts=texts) for name, spec in signature.inputs.items()}
 
 
-def _invent(spec: TensorSpec, rows: int, free_size: int, generator: np.random.Generator) -> Array:
+def _invent(spec: TensorSpec, rows: int, free_size: int, generator: np.random.Generator, *, texts: bool) -> Array:
     sizes = spec.shape if spec.shape is not None else (None,)
     shape = tuple((rows if axis == 0 else free_size) if size is None else size for axis, size in enumerate(sizes))
     if spec.dtype is STRING:
         strings = np.empty(shape, dtype=object)
         strings.fill(b"")
+        if texts:
+            for index in np.ndindex(shape):
+                strings[index] = b" ".join(generator.choice(WORDS, generator.integers(1, 5)).tolist())
         return strings
     if spec.dtype is BOOL:
         return generator.integers(0, 2, shape).astype(np.bool_)
@@ -142,8 +156,17 @@ def _difference(
         if not _close(np.concatenate([row[name] for row in alone]), values):
             return f"output {name} of a row depends on its neighbours"
     if all(_close(values, values[order]) for values in together.values()):
-        return "invented rows all give the same answer, which proves nothing"
+        return NO_PROOF
     return None
+
+
+def _difference_of_texts(model: Model, signature: Signature, free_size: int) -> str | None:
+    rows = invent_inputs(signature, PROOF_ROWS, free_size, texts=True)
+    try:
+        together = model.run(signature.name, rows, tuple(signature.outputs))
+    except ServingError:
+        return NO_PROOF  # its strings are no texts
+    return _difference(model, signature, rows, together)
 
 
 def _close(left: Array, right: Array) -> bool:
@@ -158,13 +181,18 @@ def _close(left: Array, right: Array) -> bool:
 
 
 def _measure(
-    model: Model, signature: Signature, free_size: int, batch_rows: int, budget_s: float, clock: Callable[[], float]
+    model: Model,
+    signature: Signature,
+    invent: Callable[[int], dict[str, Array]],
+    batch_rows: int,
+    budget_s: float,
+    clock: Callable[[], float],
 ) -> tuple[tuple[int, float], ...]:
     outputs = tuple(signature.outputs)
     costs: list[tuple[int, float]] = []
     began, size = clock(), 1
     while size <= batch_rows:
-        rows = invent_inputs(signature, size, free_size)
+        rows = invent(size)
         best = float("inf")
         for _ in range(4):
             start = clock()
