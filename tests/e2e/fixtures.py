@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.e2e.live_models import LiveModels
+from tests.e2e.live_models import SAVED_MODELS, LiveModels
 from tests.e2e.server_process import ServerProcess
 
 
@@ -39,6 +39,12 @@ def server(models: LiveModels) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def tensorflow_server(models: LiveModels) -> Iterator[ServerProcess]:
     """A server of SavedModels in TensorFlow, each in a process of its own; shared as well."""
-    paths = [models.saved_model(name) for name in ("half_plus_two", "text_cnn", "text_cnn_small", "lstm_tokens")]
-    with ServerProcess(*paths, models.many_signatures()) as started:
+    with ServerProcess(*map(models.saved_model, SAVED_MODELS), models.many_signatures()) as started:
         yield started.ready()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what many tests share out of the time of the one that happens to be the first."""
+    for item in items:
+        if "tensorflow_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(60, func_only=True))
