@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "zoo": {"core"},
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.inference",
-        "transport.limits", "transport.listen", "listeners.http", "engines.base",
+        "transport.limits", "transport.listen", "transport.tls", "listeners.http", "engines.base",
     },
     "app": {"core", "engines", "lifecycle", "serving", "wire", "transport", "listeners", "observe", "settings"},
 }  # fmt: skip

@@ -22,7 +22,9 @@ from servable.observe.metrics import Metrics
 from servable.serving.inference import Executor, Inference
 from servable.settings import DEFAULT_LISTEN, ServeSettings
 from servable.transport.exchange import Application
+from servable.transport.ledger import Ledger
 from servable.transport.listen import Address, Listener
+from servable.transport.tls_files import ServerTls
 
 log = logging.getLogger("servable.app")
 
@@ -48,6 +50,8 @@ class Server:
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._names: frozenset[str] = frozenset()
         self._access_log: AccessLog | None = None
+        self._tls: ServerTls | None = None
+        self._watching_files: asyncio.Future[None] | None = None
         self._on_open: Callable[[Server], None] = lambda _server: None
         self._is_open = False
         self._stopping = False
@@ -91,14 +95,18 @@ class Server:
             self.metrics.exposition,
             self.settings.rest_options(),
         )
-        limits = self.settings.limits()
+        limits, tls_options = self.settings.limits(), self.settings.tls_options()
+        self._tls = None if tls_options is None else ServerTls(tls_options)
         self._access_log = open_access_log(self.settings.access_log, self.settings.log_format, self.metrics)
+        ledger = Ledger(self.metrics.transport_event)
         try:
             for text, wires in listen_addresses(self.settings):
                 application = PortApplication(
                     grpc if "h2" in wires else None, http if wires == EVERY_WIRE or "h1" in wires else None
                 )
-                listener = Listener(Address.parse(text), self._logged(application), limits, protocols=wires)
+                address = Address.parse(text)
+                tls = self._tls if address.path is None else None
+                listener = Listener(address, self._logged(application), limits, protocols=wires, tls=tls)
                 listener.bind()
                 self.listeners.append(listener)
             if self.settings.opens_at_once():
@@ -109,6 +117,8 @@ class Server:
             await self._close_listeners(0.0)
             self._close_access_log()
             raise
+        if self._tls is not None:
+            self._watching_files = asyncio.ensure_future(self._tls.watch())
         self.manager.apply(self.configs)
         await self.manager.start()
         # What start-up made lives as long as the server; collecting it again and again would stall the loop.
@@ -139,6 +149,8 @@ class Server:
     async def stop(self) -> None:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
         self._stopping = True
+        if self._watching_files is not None:
+            self._watching_files.cancel()
         await self._close_listeners(self.settings.drain_timeout_s)
         await self.manager.stop()
         self._close_access_log()
@@ -147,6 +159,15 @@ class Server:
         """Write on to new files of the same names: the old ones were moved away."""
         if self._access_log is not None:
             self._access_log.reopen()
+
+    def reload_certificates(self) -> None:
+        """Read the files of TLS again; bad ones change nothing, as the log says."""
+        if self._tls is not None:
+            self._loop.run_in_executor(None, self._tls.reload)
+
+    def _hang_up(self) -> None:
+        self.reopen_logs()
+        self.reload_certificates()
 
     def _logged(self, application: PortApplication) -> Application:
         return application if self._access_log is None else WatchedApplication(application, self._access_log.write)
@@ -170,8 +191,8 @@ class Server:
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, ended.set)
-        if self.settings.access_log != "off":
-            self._loop.add_signal_handler(signal.SIGHUP, self.reopen_logs)
+        if self.settings.access_log != "off" or self.settings.tls_options() is not None:
+            self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._on_open = on_listening
         await self.start()
         try:

@@ -83,7 +83,7 @@ def listening(server: Server) -> str:
     lines = [""]
     for listener in server.listeners:
         wires = " and ".join(word for key, word in (("h2", "gRPC"), ("h1", "REST")) if key in listener.protocols)
-        lines.append(f"  listening on {listener.address}  {wires}")
+        lines.append(f"  listening on {listener.address}  {wires}{', TLS' if listener.tls else ''}")
     return "\n".join([*lines, ""])
 
 
@@ -91,7 +91,11 @@ def summary(server: Server, seconds: float, *, complete: bool) -> str:
     """Return what a person wants to see once the models are loaded."""
     lines: list[str] = []
     rest = next(
-        (f"http://{port.address}" for port in server.listeners if "h1" in port.protocols and port.address.path is None),
+        (
+            f"{'https' if port.tls else 'http'}://{port.address}"
+            for port in server.listeners
+            if "h1" in port.protocols and port.address.path is None
+        ),
         "",
     )
     curl = ""

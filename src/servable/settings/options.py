@@ -17,6 +17,7 @@ from servable.listeners.http import RestOptions
 from servable.serving.inference import BatchingOptions
 from servable.settings.models import named_models, read_model_config_file
 from servable.transport.limits import MIB, Limits
+from servable.transport.tls import CLIENT_AUTH, TlsOptions
 
 DEFAULT_LISTEN = ("127.0.0.1:8500", "127.0.0.1:8501")
 HIGHEST_PORT = 65535
@@ -64,6 +65,16 @@ class ServeSettings:
     )
     rest_api_port: int | None = _option(
         None, "REST port, as TensorFlow Serving's; 0 is off", metavar="PORT", least=0, most=HIGHEST_PORT
+    )
+    tls_certificate: str = _option(
+        "", "certificate chain in PEM: every TCP port speaks TLS alone", metavar="FILE", is_path=True
+    )
+    tls_key: str = _option("", "its private key; by default in the same file", metavar="FILE", is_path=True)
+    tls_client_ca: str = _option(
+        "", "authorities in PEM that sign certificates of clients", metavar="FILE", is_path=True
+    )
+    tls_client_auth: str = _option(
+        "none", "whether clients must show a certificate of those authorities", choices=tuple(CLIENT_AUTH)
     )
     grpc_socket_path: str = _option("", "Unix socket for gRPC, as TensorFlow Serving's", metavar="PATH", is_path=True)
     model_name: str = _option("", "name of the model at --model_base_path (default: default)", metavar="NAME")
@@ -158,6 +169,13 @@ class ServeSettings:
     def limits(self) -> Limits:
         """Return the transport's part."""
         return Limits(max_body=self.max_body * MIB)
+
+    def tls_options(self) -> TlsOptions | None:
+        """Return the transport's part for TCP ports, ``None`` if they are plain. INVALID_ARGUMENT if it is half."""
+        given = (self.tls_certificate, self.tls_key, self.tls_client_ca, self.tls_client_auth)
+        if given == ("", "", "", "none"):
+            return None
+        return TlsOptions(*given)
 
     def manager_options(self) -> ManagerOptions:
         """Return the lifecycle's part."""
