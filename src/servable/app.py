@@ -22,7 +22,6 @@ from servable.observe.metrics import Metrics
 from servable.serving.inference import Executor, Inference
 from servable.settings import DEFAULT_LISTEN, ServeSettings
 from servable.transport.exchange import Application
-from servable.transport.ledger import Ledger
 from servable.transport.listen import Address, Listener
 from servable.transport.tls_files import ServerTls
 
@@ -98,7 +97,6 @@ class Server:
         limits, tls_options = self.settings.limits(), self.settings.tls_options()
         self._tls = None if tls_options is None else ServerTls(tls_options)
         self._access_log = open_access_log(self.settings.access_log, self.settings.log_format, self.metrics)
-        ledger = Ledger(self.metrics.transport_event)
         try:
             for text, wires in listen_addresses(self.settings):
                 application = PortApplication(
