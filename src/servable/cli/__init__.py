@@ -15,6 +15,7 @@ COMMANDS = {
     "inspect": ("servable.cli.inspect", "show the signatures of an artifact or a served model"),
     "predict": ("servable.cli.predict", "call an artifact or a served model"),
     "status": ("servable.cli.status", "show what a running server has loaded"),
+    "doctor": ("servable.cli.doctor", "say whether a server would work here, and what to mend"),
     "config": ("servable.cli.config", "print the JSON schema of servable.toml"),
     "example": ("servable.cli.example", "list and build the example models"),
 }
