@@ -17,6 +17,8 @@ from tests.e2e.server_process import ServerProcess, wait_until
 
 import servable
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "python_model" / "reviews"
+
 CLASSIFIER = """
     from typing import TypedDict
     import numpy as np
@@ -161,3 +163,17 @@ def test_an_endless_loop_and_a_leak_cost_their_callers_alone(
         assert status == 503
         assert reason in answer["error"]
         wait_until(lambda: predict(server, "bad", "good")[0] == 200, "it is back")
+
+
+def test_the_example_learns_and_answers(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(EXAMPLE).ready()
+    wait_until(lambda: "reviews/1: learnt" in server.stderr, "what it prints is in the log")
+    status, answer = predict(server, "reviews", "A warm and clever film", "What a bore, the worst film", "Zanzibar")
+    assert status == 200
+    assert answer["outputs"]["label"] == ["good", "bad", "bad"]
+    probabilities = np.array(answer["outputs"]["probabilities"])
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert probabilities[0, 1] > 0.9
+    assert probabilities[1, 0] > 0.9
+    assert probabilities[2].tolist() == [0.5, 0.5]
+    assert "(batched)" in server.stdout
