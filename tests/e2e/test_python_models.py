@@ -173,7 +173,7 @@ def test_the_example_learns_and_answers(serve: Callable[..., ServerProcess]) -> 
     assert answer["outputs"]["label"] == ["good", "bad", "bad"]
     probabilities = np.array(answer["outputs"]["probabilities"])
     assert np.allclose(probabilities.sum(axis=1), 1)
-    assert probabilities[0, 1] > 0.9
-    assert probabilities[1, 0] > 0.9
+    assert probabilities[0, 1] > 0.8
+    assert probabilities[1, 0] > 0.8
     assert probabilities[2].tolist() == [0.5, 0.5]
     assert "(batched)" in server.stdout
