@@ -11,7 +11,9 @@ from servable.engines.plan import Choice, artifact_of_file, choose, load
 from servable.lifecycle.config import resolve_path
 from servable.lifecycle.layout import list_versions
 
-TARGET_HELP = "PATH of an artifact or model directory, or URL of a served model: grpc://HOST:PORT/MODEL, http://..."
+TARGET_HELP = (
+    "PATH of an artifact or model directory, or URL of a served model: grpc(s)://HOST:PORT/MODEL, http(s)://..."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ def parse_target(text: str) -> Served | Path:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return Path(text)
-    place, slash, model = rest.partition("/")
+    # A socket's path has slashes of its own.
+    place, slash, model = rest.rpartition("/") if rest.startswith("unix:") else rest.partition("/")
     if not slash or not model:
         raise invalid_argument(f"{text!r} names no model: expected {scheme}://HOST:PORT/MODEL")
     return Served(f"{scheme}://{place}", model)
