@@ -47,7 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
         kind=arguments.format,
         model_name=arguments.model_name,
         overwrite=arguments.overwrite,
+        # Beside the result, not in it: standard output is the path alone.
+        report=_report,
         **options,
     )
     sys.stdout.write(f"{built}\n")
     return DONE
+
+
+def _report(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -16,11 +16,13 @@ import numpy as np
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT32, INT64, STRING, Array, DType
+from servable.zoo import corpus
 from servable.zoo import image_plans as plans
 from servable.zoo import weights as w
 from servable.zoo.onnx_builders import write_onnx
 from servable.zoo.pictures import jpegs, pictures
 from servable.zoo.reference import forward
+from servable.zoo.sentiment import Report
 
 DEFAULT_SEED = 1
 KINDS = ("onnx", "saved_model")
@@ -109,6 +111,18 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
                 labels=(plans.PERSON,),
                 quick=False,
             ),
+            ExampleModel(
+                "sentiment",
+                "three LSTM layers of 256 over word vectors, trained here to tell good film reviews from bad ones",
+                Signature(
+                    DEFAULT_SIGNATURE,
+                    _specs(("vectors", FLOAT32, (None, None, corpus.VECTOR))),
+                    _specs(("logits", FLOAT32, (None, w.CLASSES)), ("probs", FLOAT32, (None, w.CLASSES))),
+                ),
+                MappingProxyType({"vectors": (-2, 2)}),
+                labels=corpus.LABELS,
+                quick=False,
+            ),
             _example(
                 "simple_cnn",
                 "eight small convolutions over pictures of 224 x 224, sigmoids of 100 classes",
@@ -159,11 +173,12 @@ def build(
     model_name: str | None = None,
     seed: int = DEFAULT_SEED,
     overwrite: bool = False,
+    report: Report = lambda _: None,
 ) -> Path:
     """Build ``<directory>/<model name>/<version>`` and return it. It appears there complete, by a rename.
 
     ALREADY_EXISTS if that version is there and ``overwrite`` was not asked for; FAILED_PRECONDITION names the extra
-    to install when the builder's library is missing.
+    to install when the builder's library is missing. ``report`` takes lines about a training, which takes a minute.
     """
     example = describe(name)
     model_name = name if model_name is None else model_name
@@ -179,7 +194,7 @@ def build(
         with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=final.parent) as scratch:
             fresh = Path(scratch) / "fresh"
             fresh.mkdir()
-            _write(example, kind, w.weights_of(name, seed), fresh)
+            _write(example, kind, w.weights_of(name, seed, report), fresh)
             _publish(fresh, final, Path(scratch) / "old")
     except OSError as error:
         raise failed_precondition(f"cannot write {final}: {error}") from error
@@ -204,7 +219,8 @@ def sample_inputs(name: str, rows: int, seed: int, *, kind: str = "onnx") -> dic
 def reference(name: str, inputs: Mapping[str, Array], *, seed: int = DEFAULT_SEED) -> dict[str, Array]:
     """Return what a model built with ``seed`` must answer, computed in float64 by numpy alone.
 
-    A model whose SavedModel takes files answers here, as its ONNX form does, to the pixels in them.
+    A model whose SavedModel takes files answers here, as its ONNX form does, to the pixels in them. ``sentiment`` is
+    trained first, unless this process did.
 
     INVALID_ARGUMENT says which input is missing, unknown, of another type or shape, or out of the model's vocabulary.
     """
@@ -217,7 +233,8 @@ def reference(name: str, inputs: Mapping[str, Array], *, seed: int = DEFAULT_SEE
 
 
 def _draw(rng: np.random.Generator, spec: TensorSpec, rows: int, limits: tuple[float, float]) -> Array:
-    shape = tuple(rows if size is None else size for size in spec.shape or ())
+    # What is free beside the rows is the length of a text.
+    shape = (rows, *(w.TOKENS if size is None else size for size in (spec.shape or ())[1:]))
     low, high = limits
     if len(shape) == 4:
         # Noise will not do for pictures: any two would have the same mean everywhere.
@@ -248,10 +265,14 @@ def _check_inputs(example: ExampleModel, inputs: Mapping[str, Array]) -> None:
     rows = next(iter(inputs.values())).shape[:1]
     for key, spec in expected.items():
         array = inputs[key]
-        if array.dtype != spec.dtype.numpy or array.shape != rows + (spec.shape or ())[1:]:
+        if array.dtype != spec.dtype.numpy or array.shape[:1] != rows or not _fits(array.shape, spec.shape or ()):
             raise invalid_argument(
                 f"input {key} is {array.dtype}{list(array.shape)}, expected {spec} with as many rows as the others"
             )
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(declared) and all(want in (None, size) for size, want in zip(shape, declared, strict=True))
 
 
 def _write(example: ExampleModel, kind: str, weights: w.Weights, directory: Path) -> None:
@@ -262,6 +283,8 @@ def _write(example: ExampleModel, kind: str, weights: w.Weights, directory: Path
         from servable.zoo.tf_builders import write_saved_model
 
         write_saved_model(example.name, signature, weights, directory)
+    if "word_vectors" in weights:
+        np.savez(directory / "vectors.npz", words=np.array(corpus.words()), vectors=weights["word_vectors"])
     if example.labels:
         (directory / "labels.txt").write_text("".join(f"{label}\n" for label in example.labels), encoding="utf-8")
 

@@ -14,7 +14,7 @@ import numpy as np
 from servable.core.errors import failed_precondition
 from servable.core.signatures import Signature
 from servable.core.tensors import Array
-from servable.zoo import image_onnx
+from servable.zoo import image_onnx, sentiment
 from servable.zoo import weights as w
 from servable.zoo.onnx_graph import Graph
 
@@ -61,11 +61,12 @@ def _lstm_tokens(graph: Graph, weights: w.Weights) -> None:
     # Transposing the token numbers costs nothing beside transposing their embeddings.
     by_time = graph.add("Transpose", "tokens", out="by_time", perm=[1, 0])
     sequence = graph.add("Gather", graph.constant("embedding", weights["embedding"]), by_time, out="embedded")
-    for layer in range(w.LSTM_LAYERS - 1):
-        states = _lstm(graph, weights, sequence, f"lstm{layer}", skip=0)
-        sequence = graph.add("Squeeze", states, graph.axis(1), out=f"sequence{layer}")
-    last = _lstm(graph, weights, sequence, f"lstm{w.LSTM_LAYERS - 1}", skip=1)
-    _softmax_head(graph, weights, graph.add("Squeeze", last, graph.axis(0), out="features"))
+    _softmax_head(graph, weights, _last_state(graph, weights, sequence, w.LSTM_LAYERS))
+
+
+def _sentiment(graph: Graph, weights: w.Weights) -> None:
+    by_time = graph.add("Transpose", "vectors", out="by_time", perm=[1, 0, 2])
+    _softmax_head(graph, weights, _last_state(graph, weights, by_time, sentiment.LAYERS))
 
 
 def _text_cnn(graph: Graph, weights: w.Weights) -> None:
@@ -91,6 +92,7 @@ _BUILD: dict[str, Callable[[Graph, w.Weights], None]] = {
     "lstm_tokens": _lstm_tokens,
     "noop": _noop,
     "resnet50": image_onnx.resnet50,
+    "sentiment": _sentiment,
     "simple_cnn": image_onnx.simple_cnn,
     "text_cnn": _text_cnn,
     "text_cnn_small": _text_cnn_small,
@@ -135,6 +137,15 @@ def _softmax_head(graph: Graph, weights: w.Weights, features: str) -> str:
     return logits
 
 
+def _last_state(graph: Graph, weights: w.Weights, sequence: str, layers: int) -> str:
+    """Add layers over [time, batch, in]; return the last state of the last one, [batch, units]."""
+    for layer in range(layers - 1):
+        states = _lstm(graph, weights, sequence, f"lstm{layer}", skip=0)
+        sequence = graph.add("Squeeze", states, graph.axis(1), out=f"sequence{layer}")
+    last = _lstm(graph, weights, sequence, f"lstm{layers - 1}", skip=1)
+    return graph.add("Squeeze", last, graph.axis(0), out="features")
+
+
 def _lstm(graph: Graph, weights: w.Weights, sequence: str, prefix: str, *, skip: int) -> str:
     """Add one layer over [time, batch, in]: all its states, or with ``skip`` 1 only the last one."""
     bias = _onnx_gates(weights[f"{prefix}_bias"])
@@ -144,7 +155,7 @@ def _lstm(graph: Graph, weights: w.Weights, sequence: str, prefix: str, *, skip:
         # ONNX adds one bias for the input and one for the state; TensorFlow has the first only.
         graph.constant(f"{prefix}_bias", np.concatenate([bias, np.zeros_like(bias)], axis=1)),
     ]
-    return graph.add("LSTM", sequence, *inputs, out=prefix, skip=skip, hidden_size=w.LSTM_UNITS)
+    return graph.add("LSTM", sequence, *inputs, out=prefix, skip=skip, hidden_size=len(weights[f"{prefix}_recurrent"]))
 
 
 def _onnx_gates(kernel: Array) -> Array:

@@ -53,5 +53,6 @@ class Graph:
 
     def _value(self, spec: TensorSpec) -> Any:
         helper = self._onnx.helper
-        shape = ["batch" if size is None else size for size in spec.shape or ()]
+        names = ("batch", "time")
+        shape = [names[axis] if size is None else size for axis, size in enumerate(spec.shape or ())]
         return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(spec.dtype.numpy), shape)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from servable.core.tensors import Array
-from servable.zoo import image_reference
+from servable.zoo import image_reference, sentiment
 from servable.zoo import weights as w
 
 _ROWS_AT_ONCE = 32
@@ -47,10 +47,13 @@ def _text_cnn_small(weights: w.Weights, inputs: Mapping[str, Array]) -> dict[str
 
 def _lstm_tokens(weights: w.Weights, inputs: Mapping[str, Array]) -> dict[str, Array]:
     sequence = _look_up(weights["embedding"], inputs["tokens"])
-    for layer in range(w.LSTM_LAYERS):
-        prefix = f"lstm{layer}"
-        sequence = _lstm(sequence, *(weights[f"{prefix}_{part}"] for part in ("kernel", "recurrent", "bias")))
-    return {"probs": _float32(_softmax(_head(weights, sequence[:, -1])))}
+    return {"probs": _float32(_softmax(_head(weights, _last_state(weights, sequence, w.LSTM_LAYERS))))}
+
+
+def _sentiment(weights: w.Weights, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    vectors = inputs["vectors"].astype(np.float64)
+    logits = _head(weights, _last_state(weights, vectors, sentiment.LAYERS))
+    return {"logits": _float32(logits), "probs": _float32(_softmax(logits))}
 
 
 def _text_cnn(weights: w.Weights, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -78,6 +81,7 @@ _FORWARD: dict[str, Callable[[w.Weights, Mapping[str, Array]], dict[str, Array]]
     "lstm_tokens": _lstm_tokens,
     "noop": _noop,
     "resnet50": image_reference.resnet50,
+    "sentiment": _sentiment,
     "simple_cnn": image_reference.simple_cnn,
     "text_cnn": _text_cnn,
     "text_cnn_small": _text_cnn_small,
@@ -108,6 +112,12 @@ def _multiply(sequence: Array, kernel: Array) -> Array:
     rows, steps, size = sequence.shape
     product: Array = sequence.reshape(rows * steps, size) @ kernel
     return product.reshape(rows, steps, kernel.shape[1])
+
+
+def _last_state(weights: w.Weights, sequence: Array, layers: int) -> Array:
+    for layer in range(layers):
+        sequence = _lstm(sequence, *(weights[f"lstm{layer}_{part}"] for part in ("kernel", "recurrent", "bias")))
+    return sequence[:, -1]
 
 
 def _lstm(sequence: Array, kernel: Array, recurrent: Array, bias: Array) -> Array:

@@ -5,51 +5,33 @@ The text models of our own are Keras models, exported with named endpoints; the 
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from servable.core.errors import failed_precondition
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
-from servable.zoo import image_tf
+from servable.zoo import corpus, image_tf, sentiment
 from servable.zoo import weights as w
+from servable.zoo.frameworks import check_backend, tensorflow_and_keras
 
 
 def write_saved_model(name: str, signature: Signature, weights: w.Weights, directory: Path) -> None:
     """Write a SavedModel with that signature, also as the default one. Imports TensorFlow: seconds, 600 MB."""
-    # The first import of TensorFlow reads it; without it a build prints a page about CPU features.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import tensorflow as tf
-
-        keras: Any = importlib.import_module("keras")
-    except ImportError as error:
-        raise failed_precondition(
-            f"building a SavedModel needs TensorFlow: pip install 'servable[tensorflow]' ({error})"
-        ) from error
+    tf, keras = tensorflow_and_keras("building a SavedModel")
     specs = {
         spec.name: tf.TensorSpec(spec.shape, spec.dtype.name, name=spec.name) for spec in signature.inputs.values()
     }
     if name in _KERAS:
-        if keras.backend.backend() != "tensorflow":
-            raise failed_precondition(
-                f"building {name} as a SavedModel needs Keras on TensorFlow, and KERAS_BACKEND chose "
-                f"{keras.backend.backend()!r}"
-            )
+        check_backend(keras, f"building {name} as a SavedModel")
         _export_keras(keras, _KERAS[name](keras, weights), signature, specs, directory)
     else:
         _save_module(tf, _OPERATIONS[name], signature, specs, weights, directory)
 
 
 def _export_keras(keras: Any, model: Any, signature: Signature, specs: dict[str, Any], directory: Path) -> None:
-    (output,) = signature.outputs
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(
-        signature.name, lambda inputs: {output: model(inputs, training=False)}, input_signature=[specs]
-    )
+    archive.add_endpoint(signature.name, lambda inputs: model(inputs, training=False), input_signature=[specs])
     archive.write_out(str(directory), verbose=False)
 
 
@@ -84,7 +66,8 @@ def _text_cnn_small(keras: Any, weights: w.Weights) -> Any:
         for width in w.SMALL_WIDTHS
     ]
     features = layers.Concatenate(name="features")(pooled)
-    model = keras.Model({"tokens": tokens}, layers.Dense(w.CLASSES, activation="softmax", name="head")(features))
+    head = layers.Dense(w.CLASSES, activation="softmax", name="head")
+    model = keras.Model({"tokens": tokens}, {"probs": head(features)})
     _set(model, weights, "embedding", "embedding")
     for width in w.SMALL_WIDTHS:
         _set(model, weights, f"conv{width}", f"conv{width}_kernel", f"conv{width}_bias")
@@ -99,12 +82,29 @@ def _lstm_tokens(keras: Any, weights: w.Weights) -> Any:
     for layer in range(w.LSTM_LAYERS):
         inner = layer < w.LSTM_LAYERS - 1
         sequence = layers.LSTM(w.LSTM_UNITS, return_sequences=inner, name=f"lstm{layer}")(sequence)
-    model = keras.Model({"tokens": tokens}, layers.Dense(w.CLASSES, activation="softmax", name="head")(sequence))
+    head = layers.Dense(w.CLASSES, activation="softmax", name="head")
+    model = keras.Model({"tokens": tokens}, {"probs": head(sequence)})
     _set(model, weights, "embedding", "embedding")
-    for layer in range(w.LSTM_LAYERS):
+    _set_recurrent(model, weights, w.LSTM_LAYERS)
+    return model
+
+
+def _sentiment(keras: Any, weights: w.Weights) -> Any:
+    layers = keras.layers
+    sequence = vectors = keras.Input((None, corpus.VECTOR), name="vectors")
+    for layer in range(sentiment.LAYERS):
+        units, inner = len(weights[f"lstm{layer}_recurrent"]), layer < sentiment.LAYERS - 1
+        sequence = layers.LSTM(units, return_sequences=inner, name=f"lstm{layer}")(sequence)
+    logits = layers.Dense(sentiment.CLASSES, name="head")(sequence)
+    model = keras.Model({"vectors": vectors}, {"logits": logits, "probs": layers.Softmax(name="probs")(logits)})
+    _set_recurrent(model, weights, sentiment.LAYERS)
+    return model
+
+
+def _set_recurrent(model: Any, weights: w.Weights, count: int) -> None:
+    for layer in range(count):
         _set(model, weights, f"lstm{layer}", *(f"lstm{layer}_{part}" for part in ("kernel", "recurrent", "bias")))
     _set(model, weights, "head", "head_kernel", "head_bias")
-    return model
 
 
 def _set(model: Any, weights: w.Weights, layer: str, *names: str) -> None:
@@ -113,6 +113,7 @@ def _set(model: Any, weights: w.Weights, layer: str, *names: str) -> None:
 
 _KERAS: dict[str, Callable[[Any, w.Weights], Any]] = {
     "lstm_tokens": _lstm_tokens,
+    "sentiment": _sentiment,
     "text_cnn_small": _text_cnn_small,
 }
 

@@ -7,13 +7,13 @@ input, forget, cell, output. Scales keep every layer in its lively range, so tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
 
 from servable.core.tensors import Array
-from servable.zoo import image_weights
+from servable.zoo import image_weights, sentiment
+from servable.zoo.sentiment import Report
 
 Weights = Mapping[str, Array]
 
@@ -110,6 +110,9 @@ def _text_cnn(rng: np.random.Generator) -> dict[str, Array]:
     return weights | _head(rng, features, RELATION_CLASSES, gain=3.0)
 
 
+_KEPT = 4
+_RECENT: dict[tuple[str, int], Weights] = {}
+"""The models that were asked for last, in that order."""
 _DRAW: dict[str, Callable[[np.random.Generator], dict[str, Array]]] = {
     "half_plus_two": _half_plus_two,
     "lstm_tokens": _lstm_tokens,
@@ -119,10 +122,19 @@ _DRAW: dict[str, Callable[[np.random.Generator], dict[str, Array]]] = {
 } | image_weights.DRAW
 
 
-@lru_cache(maxsize=4)
-def weights_of(name: str, seed: int) -> Weights:
-    """Return the weights of one example model, float32 and read-only. The same seed gives the same bytes."""
-    drawn = _DRAW[name](np.random.default_rng(seed))
-    for array in drawn.values():
-        array.setflags(write=False)
-    return MappingProxyType(drawn)
+def weights_of(name: str, seed: int, report: Report = lambda _: None) -> Weights:
+    """Return the weights of one example model, float32 and read-only. The same seed gives the same bytes.
+
+    Those of ``sentiment`` are trained, which takes a minute: ``report`` is told how it goes.
+    """
+    found = _RECENT.pop((name, seed), None)
+    if found is None:
+        rng = np.random.default_rng(seed)
+        drawn = sentiment.train(rng, report).weights if name == "sentiment" else _DRAW[name](rng)
+        for array in drawn.values():
+            array.setflags(write=False)
+        found = MappingProxyType(drawn)
+    _RECENT[name, seed] = found
+    while len(_RECENT) > _KEPT:
+        del _RECENT[next(iter(_RECENT))]
+    return found
