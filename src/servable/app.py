@@ -22,6 +22,7 @@ from servable.observe.metrics import Metrics
 from servable.serving.inference import Executor, Inference
 from servable.settings import DEFAULT_LISTEN, ServeSettings
 from servable.transport.exchange import Application
+from servable.transport.ledger import Ledger
 from servable.transport.listen import Address, Listener
 from servable.transport.tls_files import ServerTls
 
@@ -97,6 +98,7 @@ class Server:
         limits, tls_options = self.settings.limits(), self.settings.tls_options()
         self._tls = None if tls_options is None else ServerTls(tls_options)
         self._access_log = open_access_log(self.settings.access_log, self.settings.log_format, self.metrics)
+        ledger = Ledger(self.metrics.transport_event)
         try:
             for text, wires in listen_addresses(self.settings):
                 application = PortApplication(
@@ -104,7 +106,7 @@ class Server:
                 )
                 address = Address.parse(text)
                 tls = self._tls if address.path is None else None
-                listener = Listener(address, self._logged(application), limits, protocols=wires, tls=tls)
+                listener = Listener(address, self._logged(application), limits, protocols=wires, tls=tls, ledger=ledger)
                 listener.bind()
                 self.listeners.append(listener)
             if self.settings.opens_at_once():

@@ -84,7 +84,11 @@ class Metrics:
         self._dropped = CounterFamily(
             "servable_access_log_dropped", "Lines of the access log that were not written.", ("reason",)
         )
-        for family in (self._requests, self._latency, self._queue, self._compute, self._rows, self._dropped):
+        self._transport = CounterFamily(
+            "servable_transport_events", "What connections suffered, and what they were ended for.", ("event",)
+        )
+        counters = (self._requests, self._dropped, self._transport)
+        for family in (*counters, self._latency, self._queue, self._compute, self._rows):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
         ProcessCollector(registry=self.registry)
@@ -114,6 +118,10 @@ class Metrics:
     def dropped_lines(self, reason: str) -> Count:
         """Return the count of lines that the access log lost for one reason."""
         return self._dropped.series(reason)
+
+    def transport_event(self, event: str) -> None:
+        """Count an event of the transport. The names are a fixed set."""
+        self._transport.series(event).value += 1
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

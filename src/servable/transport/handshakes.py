@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 
 from servable.transport.limits import Limits
+from servable.transport.tls import reason_of
 
 logger = logging.getLogger("servable.transport")
 
@@ -104,6 +105,6 @@ class Handshakes:
                 ssl_shutdown_timeout=self._limits.send_stall_timeout_s,
             )
         except ssl.SSLError as error:
-            self._on_failure((error.reason or str(error)).lower().replace("_", " "))
+            self._on_failure(reason_of(error))
         except OSError as error:  # the client went away, or said too little for too long
             self._on_failure(str(error) or type(error).__name__)

@@ -16,6 +16,7 @@ from servable.transport.handshakes import Handshakes
 from servable.transport.http1.reception import Reception
 from servable.transport.http1.server import Http1Connection
 from servable.transport.http2.connection import ServerConnection
+from servable.transport.ledger import Ledger
 from servable.transport.limits import KIB, Limits
 from servable.transport.sniff import Opening, Sniffer
 from servable.transport.sockets import UnixFile, bind, explain
@@ -79,7 +80,9 @@ class Listener:
         protocols: frozenset[str] = ALL_PROTOCOLS,
         options: ListenOptions | None = None,
         tls: ServerTls | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
+        """``ledger`` is shared by the listeners of a process; without one the listener has its own."""
         if not protocols or not protocols <= ALL_PROTOCOLS:
             raise ValueError(f"{sorted(protocols)} is no choice among {sorted(ALL_PROTOCOLS)}")
         self._address = address
@@ -87,6 +90,7 @@ class Listener:
         self._limits = limits or Limits()
         self._protocols = protocols
         self._options = options or ListenOptions()
+        self._ledger = ledger or Ledger(body_budget=self._limits.process_body_budget)
         self._tls = tls
         self._reception = Reception(application, self._limits, b"http" if tls is None else b"https")
         self._connections: set[_Connection] = set()
@@ -243,7 +247,9 @@ class Listener:
         peer = _peer(transport, self._address)
         connection: ServerConnection | Http1Connection
         if opening is Opening.H2 and "h2" in self._protocols:
-            connection = ServerConnection(self._application, self._limits, peer, self._loop, self.closed)
+            connection = ServerConnection(
+                self._application, self._limits, peer, self._loop, self.closed, ledger=self._ledger
+            )
         else:
             connection = Http1Connection(
                 self._application, self._limits, peer, self._loop, self.closed, reception=self._reception

@@ -18,6 +18,8 @@ CLIENT_AUTH = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required":
 """Whether a client must show a certificate. One that is shown is always verified, unless it is ``none``."""
 H2, H1 = "h2", "http/1.1"
 """Names of protocols in ALPN."""
+_GOODBYE_S = 2.0
+"""How long a client waits for the server's goodbye when it closes."""
 _SUITES_OF_TLS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
@@ -59,18 +61,33 @@ def server_context(options: TlsOptions, alpn: list[str]) -> ssl.SSLContext:
     return context
 
 
-def client_context(alpn: list[str], ca: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
-    """Return a context that verifies the server and its name: by ``ca`` alone if given, else as the system does."""
+@dataclass(frozen=True, slots=True)
+class ClientTlsOptions:
+    """Files in PEM, "" for none: who is trusted instead of the system's authorities, and what this side shows."""
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    """By default in the same file as ``certificate``."""
+
+
+def client_context(options: ClientTlsOptions, alpn: list[str]) -> ssl.SSLContext:
+    """Return a context that verifies the server and its name. Raises ``ServingError`` with the file that is wrong."""
     context = _restrict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), alpn)
-    if ca:
-        _trust(context, ca)
+    if options.ca:
+        _trust(context, options.ca)
     else:
         context.load_default_certs()
-    if certificate:
-        _load_certificate(context, certificate, key)
-    elif key:
-        raise invalid_argument(f"the key {key} is given without its certificate")
+    if options.certificate:
+        _load_certificate(context, options.certificate, options.key)
+    elif options.key:
+        raise invalid_argument(f"the key {options.key} is given without its certificate")
     return context
+
+
+def dialing(context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Return what ``create_connection`` needs to speak TLS; nothing for a plain connection."""
+    return {} if context is None else {"ssl": context, "ssl_shutdown_timeout": _GOODBYE_S}
 
 
 def client_certificate(found: Mapping[str, Any] | None) -> ClientCertificate | None:
@@ -85,14 +102,21 @@ def client_certificate(found: Mapping[str, Any] | None) -> ClientCertificate | N
 _SHORT = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C"}
 
 
-def why_not_trusted(error: ssl.SSLError) -> str:
-    """Return what a failed handshake means for the one who connects."""
+def why_not_connected(error: OSError) -> str:
+    """Return what a failed connection, or handshake, means for the one who connects."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is refused: {error.verify_message}"
-    reason = (error.reason or str(error)).lower().replace("_", " ")
-    if "wrong version number" in reason:
+        return f"the server's certificate is not trusted: {error.verify_message}"
+    if not isinstance(error, ssl.SSLError):
+        return str(error) or "the server closed the connection before it was ready"
+    reason = reason_of(error)
+    if reason in {"wrong version number", "packet length too long"}:
         return "the server does not speak TLS on this port"
     return f"the TLS handshake failed: {reason}"
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """Return OpenSSL's reason in words."""
+    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 def _restrict(context: ssl.SSLContext, alpn: list[str]) -> ssl.SSLContext:
@@ -119,8 +143,7 @@ def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> No
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise invalid_argument(f"{key}: this is not the key of the certificate in {certificate}") from None
-        reason = (error.reason or str(error)).lower().replace("_", " ")
-        raise invalid_argument(f"{certificate} with the key {key}: {reason}") from None
+        raise invalid_argument(f"{certificate} with the key {key}: {reason_of(error)}") from None
     except OSError as error:  # the file went away between two looks
         raise _unreadable(certificate, error) from None
 
@@ -138,8 +161,7 @@ def _read_certificates(path: str) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except ssl.SSLError as error:
-        reason = (error.reason or str(error)).lower().replace("_", " ")
-        raise invalid_argument(f"{path}: a certificate cannot be read: {reason}") from None
+        raise invalid_argument(f"{path}: a certificate cannot be read: {reason_of(error)}") from None
     return text
 
 

@@ -13,6 +13,7 @@ from tests.transport.http2.doubles import FakeLoop, FakeTransport
 
 from servable.transport.exchange import Peer
 from servable.transport.http2.connection import ServerConnection
+from servable.transport.ledger import Ledger
 from servable.transport.limits import Limits
 
 REPLY = (GRPC, EMPTY_MESSAGE, OK)
@@ -121,6 +122,7 @@ class Session:
         self.limits = limits or Limits()
         self.application = application or FakeApplication()
         self.closed: list[ServerConnection] = []
+        self.events: list[str] = []
         self.connection = ServerConnection(
             self.application,
             self.limits,
@@ -128,6 +130,7 @@ class Session:
             cast("asyncio.AbstractEventLoop", self.loop),
             self.closed.append,
             clock=self.loop.clock,
+            ledger=Ledger(self.events.append, self.limits.process_body_budget),
         )
         self.transport = FakeTransport(self.loop, self.connection)
         self.connection.connection_made(cast("asyncio.Transport", self.transport))
@@ -189,6 +192,7 @@ class Session:
         assert connection.active == 0
         assert connection.work.waiting == {}
         assert connection.receiver.buffered == 0
+        assert connection.ledger.buffered == 0
         assert connection.blocks.stream_id == 0 or connection.closing
         assert connection.sender.queued == 0
         assert not connection.sender.ready

@@ -34,7 +34,7 @@ from tests.transport.http2.harness import (
 )
 from tests.transport.http2.rows import entry, in_both_ways
 
-from servable.transport.limits import MIB, Limits
+from servable.transport.limits import MIB, Limits, Rate, Rates
 
 M, S = (b":method", b"POST"), (b":scheme", b"http")
 
@@ -76,7 +76,7 @@ def test_frames_on_their_way_to_a_reset_stream_are_no_offence_s009_w013() -> Non
 
 
 def test_a_stream_reset_long_ago_is_forgotten() -> None:
-    session = Session()
+    session = Session(Limits(rates=Rates(resets_caused=Rate(1000, 0))))
     session.start()
     broken = block(b"relative")
     session.feed(b"".join(h(stream, EH, broken) for stream in range(1, 601, 2)))
@@ -276,7 +276,7 @@ def test_one_connection_may_not_starve_the_loop() -> None:
 
 
 def test_control_replies_that_are_not_read_stop_the_reading_and_then_the_connection() -> None:
-    session = Session()
+    session = Session(Limits(max_ping_strikes=0, rates=Rates(pings=Rate(100_000, 0))))
     session.start()
     session.transport.stuck = True
     session.connection.data_received(ping() * 20000)

@@ -189,3 +189,64 @@ def test_abort_cancels_and_reports() -> None:
     session.assert_clean()
     assert session.loop.armed == 0
     assert session.collect() == []
+
+
+def test_pings_of_an_idle_client_k001() -> None:
+    session = Session()
+    session.start()
+    for _ in range(3):
+        assert [frame.kind for frame in session.feed(ping())] == [PING]
+        session.loop.advance(1)
+    session.feed(ping())
+    assert goaways(session) == [(0, ENHANCE, b"too_many_pings")]
+    session.assert_failed(ENHANCE)
+    assert session.events == ["ping_strikes"]
+
+
+def test_pings_that_measure_are_no_strikes_k002() -> None:
+    session = Session()
+    session.start()
+    for number in range(50):
+        session.feed(h(2 * number + 1, EH | ES))
+        assert [frame.kind for frame in session.feed(ping())] == [PING]
+    session.feed(h(101, EH | ES, block(b"/hold")))
+    for _ in range(5):
+        session.feed(ping())
+        session.application.held[-1].respond(*REPLY)
+        session.loop.turn()
+        session.feed(h(session.connection._ids.highest + 2, EH | ES, block(b"/hold")))
+    assert not session.connection.closing
+
+
+def test_an_old_connection_is_drained_then_cut_k005() -> None:
+    session = Session(Limits(max_connection_age_s=100, max_connection_age_grace_s=30))
+    session.start()
+    session.feed(h(1, EH | ES, block(b"/hold")))
+    session.loop.advance(89)
+    assert goaways(session) == []
+    session.loop.advance(27)
+    session.collect()
+    assert goaways(session) == [(2**31 - 1, NO_ERROR, b"max_age"), (1, NO_ERROR, b"")]
+    assert not session.connection.closing
+    for _ in range(30):
+        if not session.connection.closing:
+            session.loop.advance(1)
+    session.collect()
+    assert goaways(session)[2:] == [(1, NO_ERROR, b"max_age")]
+    assert session.application.cancelled == session.application.held
+    session.assert_failed(NO_ERROR)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_silent_client_is_asked_k006(answers: bool) -> None:
+    session = Session(Limits(keepalive_interval_s=60, keepalive_timeout_s=20))
+    session.start()
+    session.feed(h(1, EH | ES, block(b"/hold")))
+    session.loop.advance(66)
+    (question,) = session.collect()
+    assert (question.kind, question.flags) == (PING, 0)
+    if answers:
+        session.feed(ping(question.payload, flags=1))
+    session.loop.advance(26)
+    assert session.transport.is_closing() != answers
+    assert ("keepalive_timeout" in session.events) != answers

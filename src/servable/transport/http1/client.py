@@ -17,8 +17,10 @@ from servable.transport.http1.heads import CHUNKED, END, UNTIL_CLOSE, ProtocolEr
 from servable.transport.http1.replies import CONNECTION_FIELDS, encode_fields, send
 from servable.transport.limits import KIB, MIB
 from servable.transport.reply import Reply
+from servable.transport.tls import dialing, why_not_connected
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from servable.transport.address import Address
@@ -100,6 +102,7 @@ class Http1ClientConnection(asyncio.Protocol):
         on_close: Callable[[Http1ClientConnection], None] | None = None,
         *,
         timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
     ) -> Http1ClientConnection:
         """Open a connection; raise ``TransportError`` if that fails or takes too long."""
         loop = asyncio.get_running_loop()
@@ -112,11 +115,13 @@ class Http1ClientConnection(asyncio.Protocol):
                 if address.path is not None:
                     _, made = await loop.create_unix_connection(make, sock=await _dial_unix(loop, address))
                 else:
-                    _, made = await loop.create_connection(make, address.host, address.port)
+                    _, made = await loop.create_connection(make, address.host, address.port, **dialing(tls))
         except TimeoutError:
             raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address} in {timeout_s} s") from None
         except OSError as error:
-            raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address}: {error}") from error
+            raise TransportError(
+                Failure.NOT_STARTED, f"cannot connect to {address}: {why_not_connected(error)}"
+            ) from error
         return made
 
     @property

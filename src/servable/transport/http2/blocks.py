@@ -20,8 +20,6 @@ T = TypeVar("T")
 MAX_CACHED_BLOCK = 512
 _MAX_SECRET_BLOCK = 256
 _MAX_ENTRIES = 64
-_MAX_CONTINUATIONS = 10
-_MAX_EMPTY_CONTINUATIONS = 2
 
 
 class BlockCache(Generic[T]):
@@ -55,14 +53,14 @@ class BlockCache(Generic[T]):
 class HeaderBlocks:
     """Assembles and decodes the header blocks of one connection, strictly in their order."""
 
-    __slots__ = ("_caches", "_count", "_empty", "_flags", "_fragments", "_limit", "_size", "decoder", "stream_id")
+    __slots__ = ("_caches", "_count", "_empty", "_flags", "_fragments", "_limits", "_size", "decoder", "stream_id")
 
     def __init__(self, limits: Limits, *caches: BlockCache[object]) -> None:
         self.decoder = Decoder(limits.max_header_list, limits.max_header_list_hard, limits.max_header_fields)
         self.stream_id = 0
         """The stream whose block is open; 0 if none is. Nothing but its CONTINUATION may follow then."""
         self._caches = caches
-        self._limit = limits.max_header_block
+        self._limits = limits
         self._fragments: list[bytes] = []
         self._flags = self._size = self._count = self._empty = 0
 
@@ -76,15 +74,15 @@ class HeaderBlocks:
 
     def admit(self, size: int) -> None:
         """Raise if the open block, or a new one, may not grow by a frame of ``size`` bytes."""
-        if size + (self._size if self.stream_id else 0) > self._limit:
-            raise PeerError(frames.ENHANCE_YOUR_CALM, "header block too long")
+        if size + (self._size if self.stream_id else 0) > self._limits.max_header_block:
+            raise PeerError(frames.ENHANCE_YOUR_CALM, "header block too long", "continuation_flood")
 
     def add(self, fragment: bytes) -> None:
         """Add a CONTINUATION."""
         self._count += 1
         self._empty += not fragment
-        if self._count > _MAX_CONTINUATIONS or self._empty > _MAX_EMPTY_CONTINUATIONS:
-            raise PeerError(frames.ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
+        if self._count > self._limits.max_continuations or self._empty > self._limits.max_empty_continuations:
+            raise PeerError(frames.ENHANCE_YOUR_CALM, "too many CONTINUATION frames", "continuation_flood")
         self._fragments.append(fragment)
         self._size += len(fragment)
 

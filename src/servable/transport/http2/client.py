@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from servable.transport.http2.lifetime import NEVER
 from servable.transport.http2.receiving import Incoming
 from servable.transport.limits import Limits
 from servable.transport.reply import Reply
+from servable.transport.tls import dialing, why_not_connected
 
 _STREAMS_BEFORE_SETTINGS = 100
 _MAX_BLOCKS = 256
@@ -63,6 +65,7 @@ class ClientConnection(FramedConnection[ClientStream]):
         on_close: Callable[[ClientConnection], None] | None = None,
         *,
         timeout_s: float = 10.0,
+        tls: ssl.SSLContext | None = None,
     ) -> ClientConnection:
         """Open a connection; raise ``TransportError`` if that fails or takes too long."""
         loop = asyncio.get_running_loop()
@@ -75,11 +78,13 @@ class ClientConnection(FramedConnection[ClientStream]):
                 if address.path is not None:
                     _, made = await loop.create_unix_connection(make, address.kernel_path)
                 else:
-                    _, made = await loop.create_connection(make, address.host, address.port)
+                    _, made = await loop.create_connection(make, address.host, address.port, **dialing(tls))
         except TimeoutError:
             raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address} in {timeout_s} s") from None
         except OSError as error:
-            raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address}: {error}") from error
+            raise TransportError(
+                Failure.NOT_STARTED, f"cannot connect to {address}: {why_not_connected(error)}"
+            ) from error
         return made
 
     @property
@@ -359,6 +364,18 @@ class ClientConnection(FramedConnection[ClientStream]):
 
     def _ponged(self, payload: bytes) -> None:
         pass
+
+    def _pinged(self) -> None:
+        self.guard.charge("ping_flood", self.now)
+
+    def _given_up(self, stream: ClientStream, code: int) -> None:
+        self._reset(stream, code)
+
+    def _takes_tiny(self, stream: ClientStream) -> bool:
+        return True
+
+    def _opened(self) -> int:
+        return self._next_id // 2
 
     def _last_started(self) -> int:
         return 0

@@ -11,36 +11,26 @@ from servable.transport.http2 import frames
 from servable.transport.http2.blocks import BlockCache
 from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
 from servable.transport.http2.fields import UNKNOWN_LENGTH
-from servable.transport.http2.framing import FramedConnection, log
-from servable.transport.http2.ids import StreamIds
-from servable.transport.http2.lifetime import NEVER
+from servable.transport.http2.framing import log
+from servable.transport.http2.leaving import LeavingConnection
 from servable.transport.http2.receiving import Incoming
 from servable.transport.http2.refusals import CONTINUE, HEAD_TOO_LARGE, NO_TUNNELS
 from servable.transport.http2.replies import head_block
 from servable.transport.http2.streams import ServerStream, Template
 from servable.transport.http2.work import Work
+from servable.transport.ledger import Ledger
 from servable.transport.limits import Limits
 
-_DRAIN_PING = b"draining"
+_CLIENTS_FAULT = frozenset(
+    (frames.PROTOCOL_ERROR, frames.FLOW_CONTROL_ERROR, frames.STREAM_CLOSED, frames.REFUSED_STREAM)
+)
+"""Codes of resets that a client brings about. It may do so a few times; doing it over and over is an attack."""
 
 
-class ServerConnection(FramedConnection[ServerStream]):
+class ServerConnection(LeavingConnection):
     """One client. ``active`` counts exchanges in work: those the application has begun and not yet answered."""
 
-    __slots__ = (
-        "_busy_at",
-        "_drain_until",
-        "_ids",
-        "_leaving",
-        "_max_streams",
-        "_seen",
-        "_seen_highest",
-        "_templates",
-        "_unended",
-        "application",
-        "peer",
-        "work",
-    )
+    __slots__ = ("_max_streams", "_seen", "_templates", "_unended", "application", "work")
 
     def __init__(
         self,
@@ -50,69 +40,22 @@ class ServerConnection(FramedConnection[ServerStream]):
         loop: AbstractEventLoop,
         on_close: Callable[[ServerConnection], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        ledger: Ledger | None = None,
     ) -> None:
         """``on_close`` is called with the connection when it is lost, whatever the reason."""
         self._templates: BlockCache[Template] = BlockCache()
-        super().__init__(limits, loop, (self._templates,), on_close, clock)
+        super().__init__(limits, loop, (self._templates,), on_close, clock, peer=peer, ledger=ledger)
         self.application = application
-        self.peer = peer
         self.work = Work(limits.max_concurrent_streams, limits.max_outbound, self.sender, self._broken)
-        self._ids = StreamIds()
         self._seen = self._templates.seen
         self._max_streams = limits.max_concurrent_streams
-        self._leaving = False
-        self._drain_until = NEVER
         self._unended: list[ServerStream] = []
         """Streams answered during this input whose client has not ended them yet: its end may be in the same read."""
-        self._busy_at = self.now
-        self._seen_highest = 0
 
     @property
     def active(self) -> int:
         """Exchanges in work: begun by the application and not yet answered, whether or not the client still waits."""
         return self.work.active
-
-    # --- for the listener
-
-    def drain(self) -> None:
-        """Let the client leave in peace: first a warning, then the last id, then the end when every stream is done."""
-        if self.closing or self._leaving or self._drain_until != NEVER:
-            return
-        if self._opening:
-            self._fail(frames.NO_ERROR, "graceful_stop")
-            return
-        self.sender.out += (
-            frames.goaway(frames.MAX_STREAM_ID, frames.NO_ERROR, b"graceful_stop"),
-            frames.ping(_DRAIN_PING),
-        )
-        self.sender.schedule()
-        self._drain_until = self._clock() + self.limits.drain_ping_timeout_s
-        self._wake_at(self._drain_until)
-
-    def _accept_no_more(self) -> None:
-        self._ids.close()
-        self._drain_until = NEVER
-        self._leaving = True
-        self.sender.out.append(frames.goaway(self._ids.highest, frames.NO_ERROR))
-
-    def _ponged(self, payload: bytes) -> None:
-        if payload == _DRAIN_PING and self._drain_until != NEVER:
-            self._accept_no_more()
-
-    def _went_away(self, last_stream_id: int, code: int, debug: bytes) -> None:
-        if code:
-            log.info("a client went away with code %d: %r", code, debug[:256])
-        self._leaving = True
-
-    def _settled(self) -> None:
-        if self.closing:
-            return
-        if self._ids.highest == frames.MAX_STREAM_ID and not self._leaving:
-            self._accept_no_more()  # the client has used up its ids
-        if self._leaving and not self.streams:
-            self._finish("done")
-        elif self.sender.out and not self.in_turn:
-            self.sender.flush()
 
     # --- the start
 
@@ -248,6 +191,7 @@ class ServerConnection(FramedConnection[ServerStream]):
         incoming.add(part, self.now)
         receiver = self.receiver
         receiver.buffered += len(part)
+        self.ledger.buffered += len(part)
         template = stream.template
         if incoming.flow - incoming.credit > receiver.enforced_window:
             self._refuse(stream, frames.FLOW_CONTROL_ERROR)
@@ -256,7 +200,8 @@ class ServerConnection(FramedConnection[ServerStream]):
         elif incoming.size > template.max_body:
             stream.ended = end
             self._too_large(stream)
-        elif receiver.buffered > self.limits.body_budget:
+        elif receiver.buffered > self.limits.body_budget or self.ledger.buffered > self.ledger.body_budget:
+            self.ledger.count("body_budget")
             self._refuse(stream, frames.ENHANCE_YOUR_CALM)
         elif end:
             self._end_body(stream)
@@ -298,6 +243,7 @@ class ServerConnection(FramedConnection[ServerStream]):
         """Stop assembling; what still comes is discarded."""
         if stream.incoming is not None:
             self.receiver.buffered -= stream.incoming.size
+            self.ledger.buffered -= stream.incoming.size
             stream.incoming = None
 
     def _too_large(self, stream: ServerStream) -> None:
@@ -307,6 +253,7 @@ class ServerConnection(FramedConnection[ServerStream]):
 
     def _stray_data(self, stream_id: int) -> None:
         self._ids.check_data(stream_id)
+        self.guard.glitch(self.now)
 
     def _is_idle(self, stream_id: int) -> bool:
         return self._ids.is_idle(stream_id)
@@ -349,10 +296,24 @@ class ServerConnection(FramedConnection[ServerStream]):
     def _reset_stream(self, stream_id: int, code: int) -> None:
         self._ids.note_reset(stream_id, self._clock())
         self._answer(frames.rst_stream(stream_id, code))
+        self.ledger.count(f"rst_sent_{frames.code_name(code)}")
+        if code in _CLIENTS_FAULT:
+            if code == frames.REFUSED_STREAM and self._settings_pending:
+                self.guard.glitch(self.now)  # the client cannot know our limit yet
+            else:
+                self.guard.charge("own_reset", self.now)
 
     def _refuse(self, stream: ServerStream, code: int) -> None:
         self._reset_stream(stream.stream_id, code)
         self._reset(stream, code)
+
+    def _given_up(self, stream: ServerStream, code: int) -> None:
+        self.ledger.count("rst_received")
+        self._reset(stream, code)
+        self.guard.charge("rapid_reset", self.now)
+
+    def _takes_tiny(self, stream: ServerStream) -> bool:
+        return False
 
     def _reset(self, stream: ServerStream, code: int) -> None:
         self.streams.pop(stream.stream_id, None)
@@ -371,28 +332,3 @@ class ServerConnection(FramedConnection[ServerStream]):
     def _abandon(self, reason: str) -> None:
         for stream in list(self.streams.values()):
             self._reset(stream, frames.CANCEL)
-
-    def _last_started(self) -> int:
-        return self._ids.highest
-
-    # --- time
-
-    def _due(self, now: float) -> float:
-        waits = [NEVER]
-        if self._drain_until <= now:
-            self._accept_no_more()
-        waits.append(self._drain_until)
-        before = now - self.limits.body_progress_timeout_s
-        for stream in list(self.streams.values()):
-            if stream.incoming is not None:
-                if stream.incoming.moved_at <= before:
-                    self._refuse(stream, frames.CANCEL)
-                else:
-                    waits.append(stream.incoming.moved_at + self.limits.body_progress_timeout_s)
-        if self.streams or self._ids.highest != self._seen_highest:
-            self._busy_at = now
-            self._seen_highest = self._ids.highest
-        idle_at = self._busy_at + self.limits.idle_timeout_s
-        if idle_at <= now and not self._leaving:
-            self._accept_no_more()
-        return min(*waits, idle_at)

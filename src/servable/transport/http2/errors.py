@@ -6,12 +6,16 @@ from servable.transport.http2 import frames
 
 
 class PeerError(Exception):
-    """The peer broke a rule that ends the connection. ``reason`` goes into GOAWAY: short ASCII, no data of others."""
+    """The peer broke a rule that ends the connection. ``reason`` goes into GOAWAY: short ASCII, no data of others.
 
-    def __init__(self, code: int, reason: str) -> None:
+    ``event`` is the name under which it is counted: by default that of the code.
+    """
+
+    def __init__(self, code: int, reason: str, event: str = "") -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.event = event or f"goaway_{frames.code_name(code)}"
 
 
 def protocol_error(reason: str) -> PeerError:

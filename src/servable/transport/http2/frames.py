@@ -37,6 +37,23 @@ NO_RFC7540_PRIORITIES = 9
     HTTP_1_1_REQUIRED,
 ) = range(14)
 
+_CODE_NAMES = (
+    "no_error",
+    "protocol_error",
+    "internal_error",
+    "flow_control_error",
+    "settings_timeout",
+    "stream_closed",
+    "frame_size_error",
+    "refused_stream",
+    "cancel",
+    "compression_error",
+    "connect_error",
+    "enhance_your_calm",
+    "inadequate_security",
+    "http_1_1_required",
+)
+
 HEADER_SIZE = 9
 MAX_STREAM_ID = 2**31 - 1
 MAX_WINDOW = 2**31 - 1
@@ -49,6 +66,11 @@ HEADER = Struct(">IBI")
 SETTING = Struct(">HI")
 _WORD = Struct(">IBII")
 _TWO_WORDS = Struct(">IBIII")
+
+
+def code_name(code: int) -> str:
+    """Return the name of an error code, ``unknown`` for one that nobody has defined."""
+    return _CODE_NAMES[code] if code < len(_CODE_NAMES) else "unknown"
 
 
 def header(size: int, kind: int, flags: int, stream_id: int) -> bytes:

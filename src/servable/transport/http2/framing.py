@@ -14,8 +14,10 @@ from typing import Any, Generic
 from servable.transport.http2 import frames, rules
 from servable.transport.http2.blocks import BlockCache, strip
 from servable.transport.http2.errors import PeerError, protocol_error
+from servable.transport.http2.guard import TINY, Guard
 from servable.transport.http2.hpack import DEFAULT_TABLE_SIZE
 from servable.transport.http2.lifetime import FULL_TURN, UNREAD_REPLIES, Lifetime, S
+from servable.transport.ledger import Ledger
 from servable.transport.limits import Limits
 
 log = logging.getLogger("servable.transport")
@@ -33,8 +35,12 @@ class FramedConnection(Lifetime[S], Generic[S]):
         "_lasting_settings",
         "_needed",
         "_unread_replies",
+        "_updates_left",
+        "guard",
         "in_turn",
+        "ledger",
         "peer_max_streams",
+        "peer_name",
         "quota",
     )
 
@@ -45,8 +51,13 @@ class FramedConnection(Lifetime[S], Generic[S]):
         caches: tuple[BlockCache[Any], ...],
         on_close: Callable[[Any], None] | None,
         clock: Callable[[], float],
+        ledger: Ledger | None = None,
     ) -> None:
         super().__init__(limits, loop, caches, on_close, clock)
+        self.ledger = ledger or Ledger()
+        self.peer_name = "a server"
+        self.guard = Guard(limits.rates, self.now)
+        self._updates_left = 0.0
         self.quota = limits.requests_per_turn
         """Requests that may still begin in this turn; a role that begins none never lowers it."""
         self.in_turn = False
@@ -82,7 +93,23 @@ class FramedConnection(Lifetime[S], Generic[S]):
 
     @abstractmethod
     def _reset(self, stream: S, code: int) -> None:
-        """The peer reset a stream."""
+        """End a stream because of the peer."""
+
+    @abstractmethod
+    def _given_up(self, stream: S, code: int) -> None:
+        """The peer sent RST_STREAM for a stream."""
+
+    @abstractmethod
+    def _takes_tiny(self, stream: S) -> bool:
+        """Return True if tiny DATA frames are normal for the stream."""
+
+    @abstractmethod
+    def _opened(self) -> int:
+        """Return how many streams there have been."""
+
+    @abstractmethod
+    def _pinged(self) -> None:
+        """Judge a PING of the peer's."""
 
     @abstractmethod
     def _went_away(self, last_stream_id: int, code: int, debug: bytes) -> None:
@@ -124,14 +151,24 @@ class FramedConnection(Lifetime[S], Generic[S]):
             if returned:
                 self.sender.out.append(returned)
             self.sender.flush()
+            if self.guard.meters_requests:
+                self.guard.charge("request_rate", self.now, self.limits.requests_per_turn - self.quota)
+            if self.sender.dribbles:
+                dribbles, self.sender.dribbles = self.sender.dribbles, 0
+                self.guard.charge("data_dribble", self.now, dribbles)
             self._settled()
         except PeerError as fault:
-            self._fail(fault.code, fault.reason)
+            self._fault(fault)
         except Exception:
             log.exception("an HTTP/2 connection failed on this side")
             self._fail(frames.INTERNAL_ERROR, "internal error")
         finally:
             self.in_turn = False
+
+    def _fault(self, fault: PeerError) -> None:
+        """End the connection because of what the peer did."""
+        self.ledger.fault(fault.event, self.peer_name, fault.reason, self.now)
+        self._fail(fault.code, fault.reason)
 
     def _consume(self, data: bytes) -> int:
         """Process whole frames; return where the first incomplete one begins."""
@@ -178,6 +215,10 @@ class FramedConnection(Lifetime[S], Generic[S]):
                 if stream is None:
                     self._stray_data(stream_id)
                 else:
+                    if stop - start >= TINY:
+                        self.guard.data_moves()
+                    elif not flags & 1:
+                        self.guard.data(stop - start, self.now, tiny_is_normal=self._takes_tiny(stream))
                     self._deliver(stream, data[start:stop], size, end=flags & 1 == 1)
         return position
 
@@ -231,8 +272,11 @@ class FramedConnection(Lifetime[S], Generic[S]):
         if flags & (frames.PADDED | frames.PRIORITIZED):
             payload = strip(payload, flags, stream_id)
         if flags & frames.END_HEADERS:
+            self.guard.header_block(len(payload), self.now)
             self._block(stream_id, flags, payload)
         else:
+            if not payload:
+                self.guard.charge("empty_data", self.now)
             self._block_opened_at = self.now
             self.blocks.begin(stream_id, flags, payload)
 
@@ -241,25 +285,32 @@ class FramedConnection(Lifetime[S], Generic[S]):
             if flags & frames.ACK:
                 self._ponged(payload)
             else:
+                self._pinged()
                 self._answer(frames.ping(payload, frames.ACK))
         elif kind == frames.RST_STREAM:
             stream = self.streams.get(stream_id)
             if stream is not None:
-                self._reset(stream, int.from_bytes(payload, "big"))
+                self._given_up(stream, int.from_bytes(payload, "big"))
             elif self._is_idle(stream_id):
                 raise protocol_error("RST_STREAM on an idle stream")
+            else:
+                self.guard.stray(self._opened())
         elif kind == frames.SETTINGS:
             self._settings(flags, payload)
         elif kind == frames.CONTINUATION:
             self.blocks.add(payload)
             if flags & frames.END_HEADERS:
                 block_flags, block = self.blocks.finish()
+                self.guard.header_block(len(block), self.now)
                 self._block(stream_id, block_flags, block)
         elif kind == frames.GOAWAY:
             last, code = int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
             self._went_away(last & frames.MAX_STREAM_ID, code, payload[8:])
         elif kind == frames.PRIORITY:
             rules.check_priority(payload, stream_id)
+            self.guard.stray(self._opened())
+        else:
+            self.guard.glitch(self.now)
 
     def _settings(self, flags: int, payload: bytes) -> None:
         if flags & frames.ACK:
@@ -268,7 +319,10 @@ class FramedConnection(Lifetime[S], Generic[S]):
                 self.receiver.acknowledged()
                 for stream in self.streams.values():
                     self._extend(stream)
+            else:
+                self.guard.glitch(self.now)
             return
+        self.guard.charge("settings_flood", self.now)
         sender = self.sender
         for key, value in rules.read_settings(payload):
             if key == frames.HEADER_TABLE_SIZE:
@@ -287,6 +341,9 @@ class FramedConnection(Lifetime[S], Generic[S]):
         self._answer(frames.SETTINGS_ACK)
 
     def _window_update(self, stream_id: int, payload: bytes) -> None:
+        self._updates_left -= 1
+        if self._updates_left < 0:
+            self._updates_left += self.guard.more_updates(self._opened(), self.sender.data_frames)
         increment = int.from_bytes(payload, "big") & frames.MAX_WINDOW
         if not increment:
             raise protocol_error("WINDOW_UPDATE of nothing")
@@ -320,7 +377,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         if self.sender.paused:
             self._unread_replies += 1
             if self._unread_replies > _CONTROL_MAX and self.in_turn:
-                raise PeerError(frames.ENHANCE_YOUR_CALM, "replies are not being read")
+                raise PeerError(frames.ENHANCE_YOUR_CALM, "replies are not being read", "unread_replies")
             if self._unread_replies > _CONTROL_PAUSE:
                 self._stop_reading(UNREAD_REPLIES)
         else:

@@ -16,13 +16,14 @@ _MAX_GAPS = 64
 class StreamIds:
     """The ids a client has used, skipped and lost, and the last one it may use."""
 
-    __slots__ = ("_gaps", "_recent", "highest", "last_allowed")
+    __slots__ = ("_gaps", "_recent", "_skipped", "highest", "last_allowed")
 
     def __init__(self) -> None:
         self.highest = 0
         """The highest id that HEADERS has opened."""
         self.last_allowed = frames.MAX_STREAM_ID
         """The id in our final GOAWAY. Streams above it are ignored: the client knows that they never began."""
+        self._skipped = 0
         self._recent: dict[int, float] = {}
         self._gaps: deque[tuple[int, int]] = deque(maxlen=_MAX_GAPS)
 
@@ -41,8 +42,14 @@ class StreamIds:
     def count(self, stream_id: int) -> None:
         """Note a new stream; the ids below it that were never used are closed by it."""
         if stream_id > self.highest + 2:
+            self._skipped += (stream_id - self.highest - 1) // 2
             self._gaps.append((self.highest + 1, stream_id - 1))
         self.highest = stream_id
+
+    @property
+    def opened(self) -> int:
+        """How many streams there have been."""
+        return (self.highest + 1) // 2 - self._skipped
 
     def note_reset(self, stream_id: int, now: float) -> None:
         """Note a stream that we reset: what is on its way to it is no offence."""

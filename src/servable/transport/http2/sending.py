@@ -24,6 +24,8 @@ SMALL = frames.DEFAULT_MAX_FRAME
 
 More at once would let one batch of replies fill memory.
 """
+_DRIBBLE = 256
+"""A piece of a longer body below this size is a client's window at work."""
 _HEADERS, _END_HEADERS, _END_STREAM = frames.HEADERS, frames.END_HEADERS, frames.END_STREAM
 _pack = frames.HEADER.pack
 
@@ -62,6 +64,8 @@ class Sender:
         "_scheduled",
         "_settled",
         "_table_notice",
+        "data_frames",
+        "dribbles",
         "initial_window",
         "max_frame",
         "out",
@@ -98,6 +102,10 @@ class Sender:
         """Body bytes that wait."""
         self.paused = False
         self.paused_at = 0.0
+        self.data_frames = 0
+        """DATA frames of queued messages; those that left at once are not counted."""
+        self.dribbles = 0
+        """Pieces that the peer's window kept tiny, since somebody last looked."""
         self._scheduled = False
         self._table_notice = False
 
@@ -255,6 +263,7 @@ class Sender:
         self.window -= share
         stream.credit -= share
         self.queued -= share
+        self.dribbles += share < _DRIBBLE and share < outgoing.end - outgoing.start
         outgoing.moved_at = self._clock()
         out = self.out
         start = outgoing.start
@@ -265,6 +274,7 @@ class Sender:
             last = end == outgoing.end and not outgoing.tail
             flags = _END_STREAM if last else 0
             out += (_pack(end - start << 8, flags, stream.stream_id), outgoing.body[start:end])
+            self.data_frames += 1
             start = end
 
     def finish(self) -> None:
