@@ -164,19 +164,21 @@ def test_nobody_there() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("grpc://h:1", ("grpc", Address("h", 1))),
-        ("grpc://h", ("grpc", Address("h", 8500))),
-        ("http://h/", ("rest", Address("h", 8501))),
-        ("http://[::1]:5", ("rest", Address("::1", 5))),
-        ("grpc://[::1]", ("grpc", Address("::1", 8500))),
-        ("unix:/a/b", ("grpc", Address("", 0, "/a/b"))),
+        ("grpc://h:1", ("grpc", Address("h", 1), False)),
+        ("grpc://h", ("grpc", Address("h", 8500), False)),
+        ("grpcs://h", ("grpc", Address("h", 8500), True)),
+        ("http://h/", ("rest", Address("h", 8501), False)),
+        ("https://h/", ("rest", Address("h", 8501), True)),
+        ("http://[::1]:5", ("rest", Address("::1", 5), False)),
+        ("grpc://[::1]", ("grpc", Address("::1", 8500), False)),
+        ("unix:/a/b", ("grpc", Address("", 0, "/a/b"), False)),
     ],
 )
-def test_urls(text: str, expected: tuple[str, Address]) -> None:
+def test_urls(text: str, expected: tuple[str, Address, bool]) -> None:
     assert parse_url(text) == expected
 
 
-@pytest.mark.parametrize("text", ["h:1", "ftp://h", "grpc:/h", ""])
+@pytest.mark.parametrize("text", ["h:1", "ftp://h", "grpc:/h", "", "https://unix:/a", "s://h"])
 def test_what_is_no_url(text: str) -> None:
     with pytest.raises(ServingError, match="is no server"):
         parse_url(text)

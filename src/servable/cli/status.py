@@ -8,10 +8,11 @@ import sys
 
 from servable.cli import DONE, FAILED
 from servable.cli.tables import print_table
-from servable.client.channel import parse_url
+from servable.client.channel import NO_FILES, parse_url
 from servable.client.rest_channel import RestChannel
 from servable.core.errors import not_found
 from servable.core.status import VersionState
+from servable.transport.tls import H1, client_context
 from servable.wire import overview
 
 TIMEOUT_S = 10.0
@@ -52,7 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _ask(url: str) -> bytes:
     # The overview is a page, also on a port that is used for gRPC.
-    channel = RestChannel(parse_url(url)[1])
+    _, address, secure = parse_url(url)
+    channel = RestChannel(address, client_context(NO_FILES, [H1]) if secure else None)
     try:
         return await channel.get(overview.PATH, TIMEOUT_S)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from servable.core.errors import invalid_argument
 from servable.core.messages import InferRequest, ModelRef
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.status import VersionStatus
+from servable.transport.tls import ClientTlsOptions
 
 DEFAULT_TIMEOUT_S = 60.0
 
@@ -20,12 +22,23 @@ DEFAULT_TIMEOUT_S = 60.0
 class AsyncClient:
     """Calls models on a server that speaks TensorFlow Serving's gRPC (``grpc://``, ``unix:``) or REST (``http://``).
 
+    ``grpcs://`` and ``https://`` speak TLS: the server is verified by the authorities in the file ``ca``, else by the
+    system's, and must have the URL's host as its name. ``certificate`` and ``key`` are shown to it if it asks.
+
     Errors are ``ServingError`` with the server's code and message; no answer in time is DEADLINE_EXCEEDED, no server
     UNAVAILABLE. ``timeout_s`` ``None`` waits for ever. Calls may run beside each other on one client.
     """
 
-    def __init__(self, url: str, *, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
-        self._channel = open_channel(url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        ca: str | PathLike[str] = "",
+        certificate: str | PathLike[str] = "",
+        key: str | PathLike[str] = "",
+    ) -> None:
+        self._channel = open_channel(url, ClientTlsOptions(fspath(ca), fspath(certificate), fspath(key)))
         self._timeout_s = timeout_s
         self._signatures: dict[ModelRef, Mapping[str, Signature]] = {}
 

@@ -14,7 +14,9 @@ from servable.core.signatures import Signature
 from servable.core.status import VersionStatus
 from servable.transport.address import Address
 from servable.transport.errors import Failure, TransportError
+from servable.transport.tls import H1, H2, ClientTlsOptions, client_context
 
+NO_FILES = ClientTlsOptions()
 CLOSE_TIMEOUT_S = 5.0
 _CODES = {Failure.TIMEOUT: Code.DEADLINE_EXCEEDED, Failure.CANCELLED: Code.CANCELLED, Failure.MALFORMED: Code.INTERNAL}
 
@@ -69,16 +71,18 @@ class Channel(ABC):
         """Close the connections."""
 
 
-def open_channel(url: str) -> Channel:
+def open_channel(url: str, tls: ClientTlsOptions = NO_FILES) -> Channel:
     """Return the channel for a URL. Only its wire is imported: a script that calls one model starts the sooner."""
-    wire, address = parse_url(url)
+    wire, address, secure = parse_url(url)
+    if tls != NO_FILES and not secure:
+        raise invalid_argument(f"{url!r} is not encrypted: ca, certificate and key go with grpcs:// and https://")
     if wire == "grpc":
         from servable.client.grpc_channel import GrpcChannel
 
-        return GrpcChannel(address)
+        return GrpcChannel(address, client_context(tls, [H2]) if secure else None)
     from servable.client.rest_channel import RestChannel
 
-    return RestChannel(address)
+    return RestChannel(address, client_context(tls, [H1]) if secure else None)
 
 
 def error_of_transport(error: TransportError, address: Address) -> ServingError:
@@ -86,17 +90,22 @@ def error_of_transport(error: TransportError, address: Address) -> ServingError:
     return ServingError(_CODES.get(error.failure, Code.UNAVAILABLE), f"{address}: {error.reason}")
 
 
-def parse_url(url: str) -> tuple[str, Address]:
-    """Return the wire (``grpc`` or ``rest``) and the address of ``grpc://``, ``http://`` or ``unix:`` URLs."""
+def parse_url(url: str) -> tuple[str, Address, bool]:
+    """Return the wire (``grpc`` or ``rest``), the address, and whether TLS is spoken: ``grpcs://`` and ``https://``."""
     if url.startswith("unix:"):
-        return "grpc", Address.parse(url)
+        return "grpc", Address.parse(url), False
     scheme, separator, rest = url.partition("://")
-    wire = {"grpc": "grpc", "http": "rest"}.get(scheme)
+    secure = scheme.endswith("s")
+    wire = {"grpc": "grpc", "http": "rest"}.get(scheme.removesuffix("s"))
     if not separator or wire is None:
-        raise invalid_argument(f"{url!r} is no server: expected grpc://HOST:PORT, http://HOST:PORT or unix:PATH")
+        raise invalid_argument(
+            f"{url!r} is no server: expected grpc://HOST:PORT, http://HOST:PORT, either with an s for TLS, or unix:PATH"
+        )
     place = rest.rstrip("/")
     if place.startswith("unix:"):
-        return wire, Address.parse(place)
+        if secure:
+            raise invalid_argument(f"{url!r} is no server: there is no TLS on Unix sockets")
+        return wire, Address.parse(place), False
     default = "8500" if wire == "grpc" else "8501"
     has_port = place.rpartition("]")[2].rpartition(":")[1] == ":"
-    return wire, Address.parse(place if has_port else f"{place}:{default}")
+    return wire, Address.parse(place if has_port else f"{place}:{default}"), secure

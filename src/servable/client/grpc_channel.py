@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 
 from servable.client.channel import Channel, OpenConnections, error_of_transport
@@ -29,8 +30,10 @@ _FIELDS = (
 class GrpcChannel(Channel):
     """Calls run beside each other on one connection."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(address)
+        self._tls = tls
+        self._scheme = b"http" if tls is None else b"https"
         self._authority = b"localhost" if address.path is not None else str(address).encode()
         self._heads: dict[tuple[bytes, bytes], RequestHead] = {}
         self._connection: ClientConnection | None = None
@@ -81,7 +84,7 @@ class GrpcChannel(Channel):
             if self._connection is None or not self._connection.ready:
                 self._connection = None
                 self._connection = await ClientConnection.connect(
-                    self.address, on_close=self._open.gone, timeout_s=timeout_s or 10.0
+                    self.address, on_close=self._open.gone, timeout_s=timeout_s or 10.0, tls=self._tls
                 )
                 self._open.add(self._connection)
             return self._connection
@@ -94,7 +97,9 @@ class GrpcChannel(Channel):
             if len(self._heads) > 64:
                 self._heads.clear()
             fields = ((b"grpc-timeout", timeout), *_FIELDS) if timeout else _FIELDS
-            head = self._heads[key] = RequestHead(b"POST", method, fields, authority=self._authority)
+            head = self._heads[key] = RequestHead(
+                b"POST", method, fields, authority=self._authority, scheme=self._scheme
+            )
         return head
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 
 from servable.client.channel import Channel, OpenConnections, error_of_transport
@@ -25,8 +26,9 @@ class RestChannel(Channel):
     JSON has no element types: outputs get those of the signature, which is asked for once a model.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(address)
+        self._tls = tls
         self._authority = b"localhost" if address.path is not None else str(address).encode()
         self._idle: list[Http1ClientConnection] = []
         self._open = OpenConnections()
@@ -92,7 +94,7 @@ class RestChannel(Channel):
                 if not error.retry_safe:
                     raise
         connection = await Http1ClientConnection.connect(
-            self.address, on_close=self._open.gone, timeout_s=timeout_s or 10.0
+            self.address, on_close=self._open.gone, timeout_s=timeout_s or 10.0, tls=self._tls
         )
         self._open.add(connection)
         return await self._exchange(connection, head, body, timeout_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,9 +21,17 @@ class Client:
     several threads, and inside a running event loop (a notebook) too.
     """
 
-    def __init__(self, url: str, *, timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        ca: str | PathLike[str] = "",
+        certificate: str | PathLike[str] = "",
+        key: str | PathLike[str] = "",
+    ) -> None:
         self._background = Background()
-        self._client = self._background.call(_opened(url, timeout_s))
+        self._client = self._background.call(_opened(url, timeout_s=timeout_s, ca=ca, certificate=certificate, key=key))
 
     def predict(
         self,
@@ -73,5 +82,5 @@ class Client:
         self._background.stop()
 
 
-async def _opened(url: str, timeout_s: float | None) -> AsyncClient:
-    return AsyncClient(url, timeout_s=timeout_s)
+async def _opened(url: str, **options: Any) -> AsyncClient:
+    return AsyncClient(url, **options)
