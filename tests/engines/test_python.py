@@ -33,7 +33,7 @@ def _as_in_a_process_of_its_own() -> Iterator[None]:
     sys.path[:] = path
     sys.dont_write_bytecode = writes
     for name in sys.modules.keys() - modules:
-        if name in {"model", "beside"}:
+        if name in {"model", "_model", "beside"}:
             del sys.modules[name]
 
 
@@ -332,3 +332,10 @@ def test_a_file_that_is_gone_is_neither_complete_nor_loaded(tmp_path: Path) -> N
 def test_no_precision_but_its_own(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="bf16"):
         PythonEngine().load(write(tmp_path, DOUBLER), EngineOptions(precision="bf16"))
+
+
+def test_a_file_called_like_a_library_does_not_take_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "json.py"
+    path.write_text(IMPORTS + textwrap.dedent(DOUBLER) + "import json\nassert json.dumps(1) == '1'\n")
+    model = PythonEngine().load(Artifact("python", path), EngineOptions())
+    assert call(model, ONES)["output"].tolist() == [2, 2, 2]
