@@ -42,6 +42,13 @@ def test_more_than_there_are_is_all_and_nan_is_last() -> None:
     assert PETS.top(np.zeros((0, 4)))[0].shape == (0, 4)
 
 
+def test_equal_scores_keep_their_order_among_many_classes() -> None:
+    many = Labels([str(number) for number in range(300)])
+    scores = np.tile(np.array([0.0, 1.0, 0.5], np.float32), 100)[np.newaxis]
+    names, _ = many.top(scores, 100)
+    assert [int(name) for name in names[0]] == list(range(1, 300, 3))
+
+
 def test_unsigned_scores_are_ordered_too() -> None:
     assert PETS.top(np.array([[0, 200, 3, 255]], np.uint8), 2)[1].tolist() == [[255, 200]]
 
