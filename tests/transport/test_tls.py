@@ -274,6 +274,18 @@ def test_certificates_of_clients(run: Run, authority: Authority, pair: Pair, tmp
     run(main)
 
 
+def test_a_refused_client_is_told_why(run: Run, authority: Authority, pair: Pair) -> None:
+    async def main() -> None:
+        wanted = options(pair, client_ca=str(authority.certificate), client_auth="required")
+        async with secured(wanted) as (listener, _):
+            context = authority.trusting()
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # with 1.3 the client thinks that it is connected
+            with pytest.raises(ssl.SSLError, match="ALERT"):
+                await dial(listener, context)
+
+    run(main)
+
+
 # --- how it ends
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from servable.transport.limits import Limits
 from servable.transport.tls import reason_of
+from servable.transport.tls_alerts import accepted
 
 logger = logging.getLogger("servable.transport")
 
@@ -95,6 +96,7 @@ class Handshakes:
             self._loop.add_reader(self._listening, self._accept)
 
     async def _shake(self, made: socket.socket) -> None:
+        accepted.set(made)
         try:
             await self._loop.connect_accepted_socket(
                 self._make_protocol,

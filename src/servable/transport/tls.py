@@ -13,6 +13,7 @@ from typing import Any
 
 from servable.core.errors import Code, ServingError, invalid_argument, not_found
 from servable.transport.exchange import ClientCertificate
+from servable.transport.tls_alerts import ServerContext
 
 CLIENT_AUTH = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 """Whether a client must show a certificate. One that is shown is always verified, unless it is ``none``."""
@@ -53,7 +54,7 @@ class TlsOptions:
 
 def server_context(options: TlsOptions, alpn: list[str]) -> ssl.SSLContext:
     """Return a context that offers these protocols. Raises ``ServingError`` with the file and what is wrong in it."""
-    context = _restrict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), alpn)
+    context = _restrict(ServerContext(ssl.PROTOCOL_TLS_SERVER), alpn)
     _load_certificate(context, options.certificate, options.key)
     if options.client_ca:
         _trust(context, options.client_ca)
@@ -107,11 +108,21 @@ def why_not_connected(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {error.verify_message}"
     if not isinstance(error, ssl.SSLError):
-        return str(error) or "the server closed the connection before it was ready"
+        return str(error) or "the server closed it in the TLS handshake: perhaps this port has no TLS"
     reason = reason_of(error)
     if reason in {"wrong version number", "packet length too long"}:
         return "the server does not speak TLS on this port"
     return f"the TLS handshake failed: {reason}"
+
+
+def why_lost(error: Exception | None) -> str:
+    """Return how a connection ended that had been made. With TLS 1.3 a refused client learns of it only here."""
+    if error is None:
+        return "the connection was lost"
+    if not isinstance(error, ssl.SSLError):
+        return f"the connection was lost: {error}"
+    _, is_alert, alert = reason_of(error).partition(" alert ")
+    return f"the peer refused the TLS connection: {alert}" if is_alert else f"TLS failed: {reason_of(error)}"
 
 
 def reason_of(error: ssl.SSLError) -> str:

@@ -17,7 +17,7 @@ from servable.transport.http1.heads import CHUNKED, END, UNTIL_CLOSE, ProtocolEr
 from servable.transport.http1.replies import CONNECTION_FIELDS, encode_fields, send
 from servable.transport.limits import KIB, MIB
 from servable.transport.reply import Reply
-from servable.transport.tls import dialing, why_not_connected
+from servable.transport.tls import dialing, why_lost, why_not_connected
 
 if TYPE_CHECKING:
     import ssl
@@ -202,7 +202,7 @@ class Http1ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is out."""
-        self._fail(Failure.LOST, f"the connection was lost: {exc}" if exc else "the connection was lost")
+        self._fail(Failure.LOST, why_lost(exc))
         self._transport = None
         self._alarm.stop()
         if self._on_close is not None:

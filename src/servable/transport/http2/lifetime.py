@@ -19,6 +19,7 @@ from servable.transport.http2.fields import FieldRules
 from servable.transport.http2.receiving import Incoming, Receiver
 from servable.transport.http2.sending import Outgoing, Sender
 from servable.transport.limits import KIB, Limits
+from servable.transport.tls import why_lost
 
 NEVER = float("inf")
 _SETTINGS_TIMEOUT_S = 30.0
@@ -155,7 +156,7 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
             self._timer.cancel()
             self._timer = None
         self.sender.transport = self.transport = None
-        self._abandon(f"the connection was lost: {exc}" if exc else "the connection was lost")
+        self._abandon(why_lost(exc))
         self.sender.finish()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
