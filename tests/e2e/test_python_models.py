@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 from tests.e2e.server_process import ServerProcess, wait_until
 
 import servable
+from servable.zoo import corpus
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "python_model" / "reviews"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 CLASSIFIER = """
     from typing import TypedDict
@@ -166,7 +169,7 @@ def test_an_endless_loop_and_a_leak_cost_their_callers_alone(
 
 
 def test_the_example_learns_and_answers(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(EXAMPLE).ready()
+    server = serve(EXAMPLES / "python_model" / "reviews").ready()
     wait_until(lambda: "reviews/1: learnt" in server.stderr, "what it prints is in the log")
     status, answer = predict(server, "reviews", "A warm and clever film", "What a bore, the worst film", "Zanzibar")
     assert status == 200
@@ -177,3 +180,45 @@ def test_the_example_learns_and_answers(serve: Callable[..., ServerProcess]) -> 
     assert probabilities[1, 0] > 0.8
     assert probabilities[2].tolist() == [0.5, 0.5]
     assert "(batched)" in server.stdout
+
+
+def test_the_example_of_a_transform_puts_texts_before_vectors(
+    serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    version = tmp_path / "sentiment" / "1"
+    version.mkdir(parents=True)
+    onnx.save(_votes(), version / "model.onnx")
+    vectors = corpus.word_vectors(3)
+    np.savez(version / "vectors.npz", words=np.array(corpus.words()), vectors=vectors)
+    (version / "labels.txt").write_text("negative\npositive\n")
+    shutil.copy(EXAMPLES / "sentiment_text" / "transform.py", version)
+    server = serve(version.parent).ready()
+    assert "serving_default(text: string[?]) -> label: string[?], probabilities: float32[?,2]" in server.stdout
+    texts = [*corpus.reviews(8, 5).texts, "zanzibar", ""]
+    status, answer = predict(server, "sentiment", *texts)
+    assert status == 200
+    logits = corpus.embed(texts[:8], vectors, 64).sum(axis=1)[:, :2]
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose(answer["outputs"]["probabilities"], [*expected, [0.5, 0.5], [0.5, 0.5]], atol=1e-4)
+    names = np.array(["negative", "positive"])
+    assert answer["outputs"]["label"] == [*names[expected.argmax(axis=1)], "negative", "negative"]
+
+
+def _votes() -> onnx.ModelProto:
+    """Return a stand-in with the signature of the example ``sentiment``: a word votes by its first two numbers."""
+    tensor, numbers = helper.make_tensor_value_info, onnx.numpy_helper.from_array
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["vectors", "words"], ["sums"], keepdims=0),
+            helper.make_node("Slice", ["sums", "begin", "end", "columns"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probs"], axis=1),
+        ],
+        "votes",
+        [tensor("vectors", onnx.TensorProto.FLOAT, ["n", "length", corpus.VECTOR])],
+        [tensor(name, onnx.TensorProto.FLOAT, ["n", 2]) for name in ("logits", "probs")],
+        [
+            numbers(np.array([value], np.int64), name)
+            for name, value in {"words": 1, "begin": 0, "end": 2, "columns": 1}.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
