@@ -54,7 +54,7 @@ conformance-tools: ## install the foreign clients that tests/conformance drives 
 
 # tensorflow-serving-api asks for the large TensorFlow package by name: take it without its dependencies.
 .venv/.complete: .venv/.core
-	$(BIN)/python $(PIP) -e '.[tensorflow,zoo,test]'
+	$(BIN)/python $(PIP) -e '.[tensorflow,zoo,preprocess,test]'
 	$(BIN)/python $(PIP) --no-deps tensorflow-serving-api
 	touch $@
 
