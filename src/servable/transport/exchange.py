@@ -139,6 +139,37 @@ class Exchange(ABC):
         """
 
 
+class PartedReply(ABC):
+    """A reply that leaves in parts, while it is being made. Belongs to the event loop.
+
+    ``on_drained``, if set, is called when so much has gone out that ``write`` is welcome again. It is not called for
+    a cancelled exchange: ``Exchange.on_cancel`` is. ``finish`` must be called in the end, then too.
+    """
+
+    __slots__ = ("on_drained",)
+
+    on_drained: Callable[[], None] | None
+
+    @abstractmethod
+    def write(self, part: bytes) -> bool:
+        """Send a part. Return False if so much waits for the client that the producer should wait for ``on_drained``.
+
+        A part written in spite of that is kept, and is sent in its turn. Does nothing on a cancelled exchange.
+        """
+
+    @abstractmethod
+    def finish(self, trailers: Trailers) -> None:
+        """End the reply, once."""
+
+
+@runtime_checkable
+class RepliesInParts(Protocol):
+    """What an exchange over HTTP/2 can do besides ``respond``."""
+
+    def begin(self, head: ReplyHead) -> PartedReply:
+        """Send the head now and the rest through what is returned. ``respond`` may not be called then."""
+
+
 class Route(ABC):
     """What is to happen with requests that share a head."""
 

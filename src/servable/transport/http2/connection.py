@@ -286,6 +286,8 @@ class ServerConnection(LeavingConnection):
         self._unended.clear()
 
     def _sent(self, stream: ServerStream) -> None:
+        if stream.parts is not None and stream.parts.go_on():
+            return
         if stream.ended:
             del self.streams[stream.stream_id]
         else:

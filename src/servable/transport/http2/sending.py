@@ -42,7 +42,7 @@ class Sendable(Protocol):
 class Outgoing:
     """The part of a message that has not been sent."""
 
-    __slots__ = ("body", "end", "head", "moved_at", "start", "tail")
+    __slots__ = ("body", "end", "ends", "head", "moved_at", "start", "tail")
 
     def __init__(self, head: bytes, body: memoryview, tail: bytes, now: float) -> None:
         self.head = head
@@ -50,7 +50,9 @@ class Outgoing:
         self.start = 0
         self.end = len(body)
         self.tail = tail
-        """The frames after the body; empty if the last DATA ends the stream."""
+        """The frames after the body; empty if the last DATA ends the stream, or something else comes later."""
+        self.ends = not tail
+        """The last DATA ends the stream."""
         self.moved_at = now
 
 
@@ -170,6 +172,20 @@ class Sender:
             self.ready.append(stream)
         return False
 
+    def send_part(self, stream: Sendable, part: bytes) -> None:
+        """Send or queue DATA that does not end its stream. Nothing else of the stream may be waiting."""
+        size = len(part)
+        if not self.paused and size <= SMALL and size <= self.window and size <= self.initial_window + stream.credit:
+            self.window -= size
+            stream.credit -= size
+            self.data_frames += 1
+            self.out += (_pack(size << 8, 0, stream.stream_id), part)
+            return
+        outgoing = stream.outgoing = Outgoing(b"", memoryview(part), b"", self._clock())
+        outgoing.ends = False
+        self.queued += size
+        self.ready.append(stream)
+
     def drop(self, stream: Sendable) -> None:
         """Forget what a stream has not sent."""
         outgoing = stream.outgoing
@@ -271,7 +287,7 @@ class Sender:
         outgoing.start = stop
         while start < stop:
             end = min(start + self.max_frame, stop)
-            last = end == outgoing.end and not outgoing.tail
+            last = end == outgoing.end and outgoing.ends
             flags = _END_STREAM if last else 0
             out += (_pack(end - start << 8, flags, stream.stream_id), outgoing.body[start:end])
             self.data_frames += 1

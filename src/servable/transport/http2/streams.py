@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.exchange import Exchange, PartedReply, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.http2.parts import StreamedReply
 from servable.transport.http2.replies import BODYLESS, head_block, plain_block, trailers_block
 from servable.transport.limits import Limits
 
@@ -66,7 +67,7 @@ class Template:
 class ServerStream(Exchange):
     """A request of a client, and the way its reply takes."""
 
-    __slots__ = ("answered", "connection", "credit", "ended", "incoming", "outgoing", "stream_id", "template")
+    __slots__ = ("answered", "connection", "credit", "ended", "incoming", "outgoing", "parts", "stream_id", "template")
 
     def __init__(self, connection: ServerConnection, stream_id: int, template: Template, *, ended: bool) -> None:
         self.head = template.head
@@ -83,11 +84,12 @@ class ServerStream(Exchange):
         self.credit = 0
         self.incoming: Incoming | None = None
         self.outgoing: Outgoing | None = None
+        self.parts: StreamedReply | None = None
 
     def respond(self, head: ReplyHead, body: bytes | memoryview = b"", trailers: Trailers | None = None) -> None:
         """Send the whole reply, or end the work on a cancelled request. ``body`` must not change any more."""
-        if self.answered:
-            if self.cancelled:
+        if self.answered or self.parts is not None:
+            if self.cancelled and self.parts is None:
                 return
             raise RuntimeError("an exchange is answered once")
         self.answered = True
@@ -107,9 +109,23 @@ class ServerStream(Exchange):
                 connection.sender.schedule()
         connection.work.ended()
 
+    def begin(self, head: ReplyHead) -> PartedReply:
+        """Send the head now and the rest in parts."""
+        if self.answered or self.parts is not None:
+            raise RuntimeError("an exchange is answered once")
+        self.parts = StreamedReply(self)
+        if not self.cancelled:
+            sender = self.connection.sender
+            sender.out.append(sender.head(self.stream_id, head.encoded_h2 or head_block(head)))
+            if not self.connection.in_turn:
+                sender.schedule()
+        return self.parts
+
     def cancel(self) -> None:
         """The client no longer waits: tell the one who works for it, once."""
         self.cancelled = True
+        if self.parts is not None:
+            self.parts.drop()
         on_cancel, self.on_cancel = self.on_cancel, None
         if on_cancel is not None and not self.answered:
             try:
