@@ -60,9 +60,7 @@ def test_an_engine_that_is_not_installed_is_refused_with_what_to_install(monkeyp
 
 
 def test_an_engine_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(
-        ServingError, match="no engine is called 'caffe'; there are onnxruntime, openvino, python"
-    ):
+    with pytest.raises(ServingError, match="no engine is called 'caffe'; there are onnxruntime, openvino, python"):
         choose(ONNX, "caffe")
 
 
