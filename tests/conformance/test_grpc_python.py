@@ -218,6 +218,8 @@ def test_the_server_ends_a_call_whose_time_is_over(server: ServerProcess, allowe
 def test_cancelled_calls_leave_the_channel_usable(server: ServerProcess, predict: Predict) -> None:
     before = computed(server)
     futures = [predict.future(slow(100), timeout=20) for _ in range(50)]  # type: ignore[attr-defined]
+    # This answer says that the server has read the others: they came before it on the same connection.
+    assert answer(predict(half_plus_two(1.0), timeout=5)) == [2.5]
     for future in futures:
         future.cancel()
     for future in futures:

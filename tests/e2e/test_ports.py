@@ -162,7 +162,7 @@ def test_starts_that_fail(serve: Start, models: LiveModels, tmp_path: Path) -> N
     empty.mkdir()
     broken = tmp_path / "broken.config"
     broken.write_text('model_config_list {\n config { name: "a" bas_path: "/x" }\n}')
-    for words, texts in (
+    starts: list[tuple[list[object], tuple[str, ...]]] = [
         ([tmp_path / "missing"], ("missing does not exist",)),
         ([empty], ("empty holds no model", "expected version directories")),
         ([f"a={half}", f"a={half}"], ("two models are called 'a'", "NAME=PATH")),
@@ -171,9 +171,9 @@ def test_starts_that_fail(serve: Start, models: LiveModels, tmp_path: Path) -> N
         ([half, "--listen", "127.0.0.1:99999"], ("99999", "65535")),
         (["--model_config_file", tmp_path / "none.config"], ("none.config", "No such file")),
         (["--model_config_file", broken], (f"Invalid protobuf file: '{broken}'", "2:", "bas_path")),
-    ):
-        server = serve(*words)
-        assert server.wait() == 1, words
+    ]
+    for server, (words, texts) in [(serve(*start[0]), start) for start in starts]:
+        assert server.wait(30) == 1, words
         assert server.stdout == ""
         assert server.stderr.count("\n") == 1, server.stderr
         assert server.stderr.startswith("servable serve: ")
