@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.certificates import Authority, needs_openssl
 
 from servable.cli import checks, main
 from servable.cli.checks import Finding, State, examine
@@ -76,6 +77,16 @@ def test_all_ports_off() -> None:
         State.FAILS, "ports", "none",
         "every port is off: give --port, --rest_api_port, --grpc_socket_path or --listen",
     )  # fmt: skip
+
+
+@needs_openssl
+def test_certificates_that_do_not_work(tmp_path: Path) -> None:
+    pair, other = Authority(tmp_path).server(), Authority(tmp_path / "b", "b").server("other")
+    good = found("TLS", tls_certificate=str(pair.certificate), tls_key=str(pair.key))
+    assert (good.state, str(pair.certificate) in good.found) == (State.OK, True)
+    assert found("TLS", tls_certificate=str(pair.certificate), tls_key=str(other.key)).state is State.FAILS
+    assert found("TLS", tls_key=str(pair.key)).state is State.FAILS
+    assert not [item for item in examine(ServeSettings(listen=FREE)) if item.subject == "TLS"]
 
 
 def test_models_that_will_not_work(model: Path, tmp_path: Path) -> None:

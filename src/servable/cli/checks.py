@@ -21,6 +21,7 @@ from servable.lifecycle.layout import list_versions
 from servable.settings import ServeSettings
 from servable.transport.address import Address
 from servable.transport.sockets import UnixFile, bind
+from servable.transport.tls import server_context
 
 MIB = 1024 * 1024
 LEAST_MEMORY = 256 * MIB
@@ -54,6 +55,7 @@ def examine(settings: ServeSettings) -> Iterator[Finding]:
     yield from _memory(settings)
     yield _open_files()
     yield from _ports(settings)
+    yield from _tls(settings)
     yield from _models(settings)
     yield from _large_values(settings)
 
@@ -149,6 +151,18 @@ def _ports(settings: ServeSettings) -> Iterator[Finding]:
         for one in bound:
             one.close()
         yield Finding(State.OK, text, "free")
+
+
+def _tls(settings: ServeSettings) -> Iterator[Finding]:
+    try:
+        options = settings.tls_options()
+        if options is not None:
+            server_context(options, ["h2"])
+            yield Finding(
+                State.OK, "TLS", f"certificate {options.certificate}, clients' certificates: {options.client_auth}"
+            )
+    except ServingError as error:
+        yield Finding(State.FAILS, "TLS", error.message)
 
 
 def _models(settings: ServeSettings) -> Iterator[Finding]:
