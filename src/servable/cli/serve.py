@@ -12,6 +12,7 @@ import time
 from servable.app import Server
 from servable.cli import DONE, FAILED
 from servable.cli.samples import curl_line
+from servable.engines.machine import cpus
 from servable.observe.logs import configure_logs
 from servable.settings import ServeSettings, add_flags, read_settings, spell_out
 
@@ -87,6 +88,14 @@ def listening(server: Server) -> str:
     return "\n".join([*lines, ""])
 
 
+def cpu_plan(settings: ServeSettings, models: int) -> str:
+    """Return how the models use the CPUs. Each may use all it can get: the kernel shares them between those at work."""
+    found = cpus()
+    threads = settings.tensorflow_intra_op_parallelism or found.threads
+    plan = f"{found}: {threads} thread{'s' if threads > 1 else ''} for an operation"
+    return f"{plan}, shared by {models} models" if models > 1 else plan
+
+
 def summary(server: Server, seconds: float, *, complete: bool) -> str:
     """Return what a person wants to see once the models are loaded."""
     lines: list[str] = []
@@ -117,7 +126,7 @@ def summary(server: Server, seconds: float, *, complete: bool) -> str:
         if problem is not None:
             lines += ["", f"  {name}  {problem.message}"]
         lines += [f"  {name}/{version}  waiting: {lack}" for version, lack in server.manager.waiting(name).items()]
-    lines.append("")
+    lines += ["", f"  {cpu_plan(server.settings, len(server.manager.loaded()))}"]
     lines.append(f"  {'ready' if complete else 'not every model is available'} after {seconds:.2f} s")
     if curl:
         lines += ["", "  try it:", f"  {curl}"]
