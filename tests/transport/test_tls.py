@@ -20,6 +20,7 @@ from tests.transport.fakes import OK, FakeApplication, Status
 from servable.core.errors import ServingError
 from servable.transport.exchange import Exchange, Route
 from servable.transport.http2 import frames
+from servable.transport.ledger import Ledger
 from servable.transport.limits import Limits
 from servable.transport.listen import Address, Listener, ListenOptions
 from servable.transport.sniff import PREFACE
@@ -73,11 +74,12 @@ async def secured(
     limits: Limits | None = None,
     protocols: frozenset[str] = BOTH,
     listen_options: ListenOptions | None = None,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[tuple[Listener, FakeApplication]]:
     application = FakeApplication()
     application.routes[b"/whoami"] = WhoAmI()
     tls = ServerTls(options) if isinstance(options, TlsOptions) else options
-    listener = Listener(Address.parse("0"), application, limits, protocols, listen_options, tls)
+    listener = Listener(Address.parse("0"), application, limits, protocols, listen_options, tls, ledger)
     await listener.start()
     try:
         yield listener, application
@@ -205,8 +207,10 @@ async def answer_or_nothing(listener: Listener, context: ssl.SSLContext, sent: b
 def test_cleartext_is_closed_and_counted(
     run: Run, authority: Authority, pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
+    events: list[str] = []
+
     async def main() -> None:
-        async with secured(options(pair)) as (listener, application):
+        async with secured(options(pair), ledger=Ledger(events.append)) as (listener, application):
             for first in (GET, PREFACE + SETTINGS, b"\0" * 100):
                 reader, writer = await dial(listener, None)
                 writer.write(first)
@@ -218,6 +222,7 @@ def test_cleartext_is_closed_and_counted(
 
     with caplog.at_level(logging.WARNING):
         run(main)
+    assert events == ["tls_handshake_failed"] * 3
     assert [" 1 TLS " in line or " 2 TLS " in line for line in caplog.messages] == [True] * 2, "a flood fills no log"
 
 

@@ -213,12 +213,14 @@ class Listener:
         if count < self._options.max_connections and not self._draining:
             return True
         self.refused += 1
+        self._ledger.count("connection_refused")
         if _is_worth_a_line(self.refused):
             logger.warning("%s: refused %d connections above the limit", self._address, self.refused)
         return False
 
     def _handshake_failed(self, reason: str) -> None:
         self.failed_handshakes += 1
+        self._ledger.count("tls_handshake_failed")
         if _is_worth_a_line(self.failed_handshakes):
             logger.warning(
                 "%s: %d TLS handshakes have failed, the last one: %s", self._address, self.failed_handshakes, reason
