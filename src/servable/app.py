@@ -85,6 +85,8 @@ class Server:
     async def start(self) -> None:
         """Read the model configuration, take the ports, begin to load. Fails as a whole or not at all."""
         self.configs = self.settings.model_configs()
+        if not self.configs and not self.settings.model_config_file:
+            raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
         self._names = frozenset(config.name for config in self.configs)
         grpc = GrpcApplication(self.inference, self.manager, self.metrics.meter("grpc"))
         http = HttpApplication(

@@ -163,6 +163,7 @@ def test_starts_that_fail(serve: Start, models: LiveModels, tmp_path: Path) -> N
     broken = tmp_path / "broken.config"
     broken.write_text('model_config_list {\n config { name: "a" bas_path: "/x" }\n}')
     starts: list[tuple[list[object], tuple[str, ...]]] = [
+        ([], ("there is nothing to serve: give a PATH, --model_base_path or --model_config_file",)),
         ([tmp_path / "missing"], ("missing does not exist",)),
         ([empty], ("empty holds no model", "expected version directories")),
         ([f"a={half}", f"a={half}"], ("two models are called 'a'", "NAME=PATH")),
@@ -179,6 +180,15 @@ def test_starts_that_fail(serve: Start, models: LiveModels, tmp_path: Path) -> N
         assert server.stderr.startswith("servable serve: ")
         for text in texts:
             assert text in server.stderr
+
+
+def test_a_configuration_without_models_is_one(serve: Start, tmp_path: Path) -> None:
+    """As with TensorFlow Serving: models may come later."""
+    config = tmp_path / "models.config"
+    config.write_text("")
+    server = serve("--model_config_file", config).ready()
+    assert "  ready after" in server.stdout
+    assert server.stop() == 0
 
 
 def test_wrong_usage(serve: Start, models: LiveModels) -> None:
