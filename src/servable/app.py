@@ -15,6 +15,7 @@ from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.warmup import warm_up
 from servable.listeners.access import WatchedApplication
 from servable.listeners.grpc import GrpcApplication
+from servable.listeners.grpc_health import HealthService
 from servable.listeners.http import HttpApplication
 from servable.listeners.ports import PortApplication
 from servable.observe.access_log import AccessLog, open_access_log
@@ -25,6 +26,7 @@ from servable.transport.exchange import Application
 from servable.transport.ledger import Ledger
 from servable.transport.listen import Address, Listener
 from servable.transport.tls_files import ServerTls
+from servable.wire import tfserving_grpc as tfserving
 
 log = logging.getLogger("servable.app")
 
@@ -55,6 +57,8 @@ class Server:
         self._on_open: Callable[[Server], None] = lambda _server: None
         self._is_open = False
         self._stopping = False
+        services = (tfserving.PREDICTION_SERVICE, tfserving.MODEL_SERVICE)
+        self.health = HealthService(self.is_ready, services, self._loop)
 
     def _prepare(self, loaded: LoadedVersion) -> Executor:
         """Warm a version up, in its loader thread, before it becomes available."""
@@ -88,7 +92,7 @@ class Server:
         if not self.configs and not self.settings.model_config_file:
             raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
         self._names = frozenset(config.name for config in self.configs)
-        grpc = GrpcApplication(self.inference, self.manager, self.metrics.meter("grpc"))
+        grpc = GrpcApplication(self.inference, self.manager, self.metrics.meter("grpc"), self.health.routes())
         http = HttpApplication(
             self.inference,
             self.manager,
@@ -151,6 +155,7 @@ class Server:
     async def stop(self) -> None:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
         self._stopping = True
+        self.health.close()
         if self._watching_files is not None:
             self._watching_files.cancel()
         await self._close_listeners(self.settings.drain_timeout_s)

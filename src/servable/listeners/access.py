@@ -9,7 +9,16 @@ from servable.core.errors import Code
 from servable.core.messages import InferResponse, ModelRef
 from servable.listeners.ports import PortApplication
 from servable.observe.access_log import Access
-from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.exchange import (
+    Exchange,
+    Field,
+    PartedReply,
+    RepliesInParts,
+    ReplyHead,
+    RequestHead,
+    Route,
+    Trailers,
+)
 from servable.wire.grpc import is_grpc, parse_status
 
 Write = Callable[[Access], None]
@@ -119,7 +128,21 @@ class WatchedExchange(Exchange):
             self.report(CLIENT_CLOSED, Code.CANCELLED.name if grpc else "", 0)
         else:
             size = body.nbytes if isinstance(body, memoryview) else len(body)
-            self.report(head.status, _grpc_code(head, trailers) if grpc else "", size)
+            self.report(head.status, _grpc_code((head if trailers is None else trailers).fields) if grpc else "", size)
+
+    def begin(self, head: ReplyHead) -> PartedReply:
+        """Reply in parts; report when the reply has ended."""
+        exchange = self._exchange
+        assert isinstance(exchange, RepliesInParts), "only a route of HTTP/2 begins a reply"
+        return WatchedReply(self, head.status, exchange.begin(head))
+
+    def finished(self, status: int, trailers: Trailers, size: int) -> None:
+        """Report a reply in parts."""
+        grpc = self._route.wire == "grpc"
+        if self._exchange.cancelled:
+            self.report(CLIENT_CLOSED, Code.CANCELLED.name if grpc else "", size)
+        else:
+            self.report(status, _grpc_code(trailers.fields) if grpc else "", size)
 
     def report(self, status: int, code: str, bytes_out: int) -> None:
         """Write the line."""
@@ -146,8 +169,39 @@ class WatchedExchange(Exchange):
         )
 
 
-def _grpc_code(head: ReplyHead, trailers: Trailers | None) -> str:
-    for name, value in trailers.fields if trailers is not None else head.fields:
+class WatchedReply(PartedReply):
+    """A reply in parts whose end is reported."""
+
+    __slots__ = ("_exchange", "_reply", "_size", "_status")
+
+    def __init__(self, exchange: WatchedExchange, status: int, reply: PartedReply) -> None:
+        self._exchange = exchange
+        self._status = status
+        self._reply = reply
+        self._size = 0
+
+    @property
+    def on_drained(self) -> Callable[[], None] | None:
+        """What is called when writing is welcome again."""
+        return self._reply.on_drained
+
+    @on_drained.setter
+    def on_drained(self, callback: Callable[[], None] | None) -> None:
+        self._reply.on_drained = callback
+
+    def write(self, part: bytes) -> bool:
+        """Write."""
+        self._size += len(part)
+        return self._reply.write(part)
+
+    def finish(self, trailers: Trailers) -> None:
+        """Finish, then report."""
+        self._reply.finish(trailers)
+        self._exchange.finished(self._status, trailers, self._size)
+
+
+def _grpc_code(fields: tuple[Field, ...]) -> str:
+    for name, value in fields:
         if name == b"grpc-status":
             return parse_status(value).name
     return ""

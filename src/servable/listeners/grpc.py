@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from servable.core.errors import Code, ServingError, internal, unimplemented
@@ -33,10 +33,18 @@ Unary = Callable[[bytes, int], bytes]
 class GrpcApplication:
     """The gRPC services of one server."""
 
-    def __init__(self, inference: Inference, manager: Manager, meter: Meter) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        manager: Manager,
+        meter: Meter,
+        more: Mapping[bytes, Callable[[wire.Call], Route]] | None = None,
+    ) -> None:
+        """``more``: methods that are not about models."""
         self.inference = inference
         self.meter = meter
         self._manager = manager
+        self._more = more or {}
         self._at_once: dict[bytes, Unary] = {
             tfserving.GET_MODEL_METADATA: self._model_metadata,
             tfserving.GET_MODEL_STATUS: self._model_status,
@@ -55,6 +63,9 @@ class GrpcApplication:
         method = self._at_once.get(head.target)
         if method is not None:
             return UnaryRoute(call, method)
+        other = self._more.get(head.target)
+        if other is not None:
+            return other(call)
         return Refusal.of(unimplemented(f"this server does not implement the method {wire.printable(head.target)}"))
 
     def _model_metadata(self, body: bytes, start: int) -> bytes:
