@@ -145,6 +145,21 @@ class ServeSettings:
     rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
     max_body: int = _option(Limits().max_body // MIB, "largest request accepted, in MiB", metavar="MIB", least=1)
     drain_timeout_s: float = _option(30.0, "how long SIGTERM waits for requests in work", metavar="S", least=0)
+    max_connection_age_s: float = _option(
+        0.0, "let a gRPC client connect anew after so long, give or take a tenth; 0 = never", metavar="S", least=0
+    )
+    max_connection_age_grace_s: float = _option(
+        30.0, "how long calls may go on after that before their connection is cut", metavar="S", least=0
+    )
+    keepalive_interval_s: float = _option(
+        7200.0, "ask a silent gRPC client for a sign of life after so long; it has 20 s to answer", metavar="S", least=1
+    )
+    min_ping_interval_s: float = _option(
+        5.0,
+        "least time between PINGs of a gRPC client; the third that is too early ends its connection",
+        metavar="S",
+        least=0,
+    )
     access_log: str = _option(
         "off",
         "one line for each request: off, - for stderr, or a file, which SIGHUP opens anew",
@@ -168,7 +183,14 @@ class ServeSettings:
 
     def limits(self) -> Limits:
         """Return the transport's part."""
-        return Limits(max_body=self.max_body * MIB)
+        return Limits(
+            max_body=self.max_body * MIB,
+            max_connection_age_s=self.max_connection_age_s or float("inf"),
+            max_connection_age_grace_s=self.max_connection_age_grace_s,
+            keepalive_interval_s=self.keepalive_interval_s,
+            min_ping_interval_s=self.min_ping_interval_s,
+            min_ping_interval_idle_s=self.min_ping_interval_s,
+        )
 
     def tls_options(self) -> TlsOptions | None:
         """Return the transport's part for TCP ports, ``None`` if they are plain. INVALID_ARGUMENT if it is half."""
