@@ -250,3 +250,18 @@ def test_a_silent_client_is_asked_k006(answers: bool) -> None:
     session.loop.advance(26)
     assert session.transport.is_closing() != answers
     assert ("keepalive_timeout" in session.events) != answers
+
+
+def test_a_short_age_is_kept_as_exactly_as_a_long_one_k005() -> None:
+    session = Session(Limits(max_connection_age_s=1, max_connection_age_grace_s=1))
+    session.start()
+    session.feed(h(1, EH | ES, block(b"/hold")))
+    session.loop.advance(0.89)
+    assert session.collect() == []
+    session.loop.advance(0.22)
+    session.collect()
+    assert goaways(session) == [(2**31 - 1, NO_ERROR, b"max_age")]
+    session.loop.advance(1.01)
+    session.collect()
+    assert goaways(session)[1:] == [(1, NO_ERROR, b"max_age")]
+    session.assert_failed(NO_ERROR)

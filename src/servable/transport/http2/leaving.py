@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -49,6 +50,11 @@ class LeavingConnection(FramedConnection[ServerStream]):
         self._seen_highest = 0
         self._age = Age(limits, self.now)
         self._pings = PingPolicy(limits)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello, and begin to grow old."""
+        super().connection_made(transport)
+        self._wake_at(self._age.step(self.now, self._last_input)[1])
 
     def drain(self) -> None:
         """Let the client leave in peace: first a warning, then the last id, then the end when every stream is done."""
