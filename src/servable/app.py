@@ -155,11 +155,12 @@ class Server:
     async def stop(self) -> None:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
         self._stopping = True
+        ends = self._loop.time() + self.settings.drain_timeout_s
         self.health.close()
         if self._watching_files is not None:
             self._watching_files.cancel()
         await self._close_listeners(self.settings.drain_timeout_s)
-        await self.manager.stop()
+        await self.manager.stop(max(0.0, ends - self._loop.time()))
         self._close_access_log()
 
     def reopen_logs(self) -> None:

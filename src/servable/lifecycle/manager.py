@@ -285,8 +285,9 @@ class Manager:
         self._source.start(self._loop)
         self._transitions.step_all()
 
-    async def stop(self) -> None:
-        """Unload everything. Waits ``drain_timeout_s`` at most for requests that still use a version.
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """Unload everything. Waits ``timeout_s`` at most (default: the options' ``drain_timeout_s``) for requests that
+        still use a version.
 
         Versions in use after that are left in memory: closing one under a running request would crash the process.
         """
@@ -295,9 +296,8 @@ class Manager:
             model.config = None
             model.wish({})
         self._transitions.step_all()
-        ended = await self._until(
-            lambda: not any(m.versions for m in self._models.values()), self._options.drain_timeout_s
-        )
+        limit_s = self._options.drain_timeout_s if timeout_s is None else timeout_s
+        ended = await self._until(lambda: not any(m.versions for m in self._models.values()), limit_s)
         if not ended:
             held = [repr(t.loaded or t.spec) for m in self._models.values() for t in m.versions.values()]
             log.warning("stopped with versions still in memory: %s", ", ".join(held))
