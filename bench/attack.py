@@ -19,8 +19,8 @@ from pathlib import Path
 
 import grpc
 
-from processes import LOADER_CORE, pinned, resident_mb, servable_server
-from questions import PREDICT, samples
+from bench.processes import LOADER_CORE, pinned, resident_mb, servable_server
+from bench.questions import PREDICT, samples
 from servable.transport.http2 import frames
 from servable.transport.http2.hpack import encode_block
 from servable.zoo import catalog
