@@ -79,3 +79,11 @@ def test_metrics_in_the_reference_are_those_exposed() -> None:
     exposed = set(re.findall(rb"^# TYPE (servable_\w+)", Metrics(list, lambda _: False).exposition(), re.MULTILINE))
     written = set(re.findall(rb"`(servable_\w+)`", (ROOT / "docs/reference/metrics.md").read_bytes()))
     assert written == exposed
+
+
+def test_numbers_in_the_readme_come_from_the_reports() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Numbers")[2].partition("## ")[0]
+    reports = "".join(path.read_text() for path in (ROOT / "docs/benchmarks").glob("*.md"))
+    quoted = re.findall(r"\d[\d,]*\.?\d+(?= µs| MB| s,| \|)", section)
+    assert len(quoted) > 15
+    assert not [number for number in quoted if number not in reports]
