@@ -25,6 +25,6 @@ def ready() -> str:
 
 @app.post("/v1/models/<name>:predict")  # type: ignore[untyped-decorator]
 def predict(name: str) -> Any:
-    instances = flask.request.get_json()["instances"]
+    instances = flask.request.get_json(force=True)["instances"]
     answers = session.run(None, {model_input.name: np.asarray(instances, dtype)})
     return {"predictions": answers[0].tolist()}
