@@ -7,8 +7,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import uvloop
-
 Result = TypeVar("Result")
 
 
@@ -16,6 +14,8 @@ class Background:
     """Runs coroutines for other threads. The thread ends with ``stop``, or with the process."""
 
     def __init__(self) -> None:
+        import uvloop  # not at import: a script that only builds requests has no use for it
+
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="servable client", daemon=True)
         self._thread.start()
