@@ -1,4 +1,4 @@
-"""Shared by all tests: the plain mode, the rule that conformance may not be skipped in CI, and a watch on the loop."""
+"""Shared by all tests: the plain mode, and the rule that conformance may not be skipped in CI."""
 
 from __future__ import annotations
 

@@ -97,12 +97,3 @@ def test_keys_leave_nothing_behind() -> None:
         batcher.add(Item(f"shape {number}", 1), float(number))
         batcher.take()
     assert not batcher._queues
-
-
-def test_drain_returns_everything() -> None:
-    batcher: Batcher[Item] = Batcher(max_rows=4, max_queued=10)
-    items = [Item("a", 1), Item(None, 1), Item("a", 1)]
-    for item in items:
-        batcher.add(item, 0.0)
-    assert sorted(map(id, batcher.drain())) == sorted(map(id, items))
-    assert batcher.take() is None

@@ -104,10 +104,3 @@ class Batcher(Generic[Item]):
             del queues[key]
         self._length -= len(items) + len(dropped)
         return Batch(items, rows, dropped)
-
-    def drain(self) -> list[Item]:
-        """Return everything that is queued and forget it."""
-        items = [item for queue in self._queues.values() for item in queue]
-        self._queues.clear()
-        self._length = 0
-        return items
