@@ -54,13 +54,13 @@ conformance-tools: ## install the foreign clients that tests/conformance drives 
 
 # tensorflow-serving-api asks for the large TensorFlow package by name: take it without its dependencies.
 .venv/.complete: .venv/.core
-	$(BIN)/python $(PIP) -e '.[tensorflow,zoo,preprocess,test]'
+	$(BIN)/python $(PIP) -e '.[tensorflow,zoo,preprocess,lab,test]'
 	$(BIN)/python $(PIP) --no-deps tensorflow-serving-api
 	touch $@
 
 $(PLAIN)/.complete: pyproject.toml
 	test -x $(PLAIN)/bin/python || $(PYTHON) -m venv $(PLAIN)
-	$(PLAIN)/bin/python $(PIP) -e '.[zoo,test]'
+	$(PLAIN)/bin/python $(PIP) -e '.[zoo,lab,test]'
 	touch $@
 
 clean: ## remove what the other targets made

@@ -25,6 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"core", "wire", "protos", "transport", "engines.base"},
     "preprocess": {"core"},
     "zoo": {"core"},
+    "report": {"core"},
+    "lab": {"core", "protos", "client", "wire", "transport", "report", "zoo"},
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.inference",
         "transport.limits", "transport.listen", "transport.tls", "listeners.http", "engines.base",
