@@ -1,0 +1,1 @@
+"""MEASUREMENT FROM OUTSIDE: load, verified answers and honest times, through the socket alone."""
