@@ -36,6 +36,12 @@ class FakeLoop:
         self.timers.append(handle)
         return handle
 
+    def turn_once(self) -> None:
+        """Run what is due now, and nothing that it brings about."""
+        for _ in range(len(self._soon)):
+            callback, arguments = self._soon.popleft()
+            callback(*arguments)
+
     def turn(self) -> None:
         """Run everything that is due now, and what that brings about."""
         while self._soon:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import h2.config
 import h2.connection
@@ -39,6 +40,8 @@ from tests.transport.http2.harness import (
 from servable.transport.limits import KIB, Limits
 
 LIMITS = Limits(max_frame=16 * KIB, connection_window=65535, max_concurrent_streams=8, requests_per_turn=1000)
+TURNS = replace(LIMITS, frames_per_turn=3, requests_per_turn=2)
+"""Turns so short that what arrives in one read takes several."""
 PATHS = [b"/t.S/M", b"/echo", b"/big/40000", b"/plain", b"/early", b"/small", b"/measured", b"/empty", b"/hold"]
 """The last is never answered."""
 
@@ -110,14 +113,15 @@ def meaning(session: Session) -> dict[int, list[tuple[int, int, bytes]]]:
 @hypothesis_settings(max_examples=100, deadline=None)
 @given(sessions(), st.data())
 def test_how_the_bytes_are_cut_does_not_matter(script: bytes, data: st.DataObject) -> None:
-    whole, cut, byte_by_byte = Session(LIMITS), Session(LIMITS), Session(LIMITS)
+    whole, cut, byte_by_byte, in_turns = Session(LIMITS), Session(LIMITS), Session(LIMITS), Session(TURNS)
     whole.feed(script)
+    in_turns.feed(script)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(script)), max_size=8)))
     for start, end in zip([0, *cuts], [*cuts, len(script)], strict=True):
         cut.feed(script[start:end])
     byte_by_byte.byte_by_byte = True
     byte_by_byte.feed(script)
-    assert meaning(cut) == meaning(whole) == meaning(byte_by_byte)
+    assert meaning(cut) == meaning(whole) == meaning(byte_by_byte) == meaning(in_turns)
     assert sorted(cut.connection.streams) == sorted(whole.connection.streams)
     assert [call.body for call in cut.application.calls] == [call.body for call in whole.application.calls]
 

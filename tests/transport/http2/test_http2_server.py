@@ -275,8 +275,26 @@ def test_one_connection_may_not_starve_the_loop() -> None:
     session.assert_clean()
 
 
+def test_frames_that_begin_nothing_may_not_starve_the_loop_either() -> None:
+    session = Session(Limits(frames_per_turn=10))
+    session.start()
+    script = h(1) + raw(0xEE, 0, 0, b"what") * 98 + d(1, flags=ES)
+    session.connection.data_received(script + h(3)[:20])
+    turns = 1
+    while not session.transport.is_reading():
+        assert len(session.application.calls) == turns // 10
+        session.loop.turn_once()
+        turns += 1
+    assert turns == 11
+    session.collect()
+    assert [stream for stream, _ in session.replies()] == [1]
+    session.feed(h(3)[20:] + d(3, flags=ES))
+    assert [stream for stream, _ in session.replies()] == [1, 3]
+    session.assert_clean()
+
+
 def test_control_replies_that_are_not_read_stop_the_reading_and_then_the_connection() -> None:
-    session = Session(Limits(max_ping_strikes=0, rates=Rates(pings=Rate(100_000, 0))))
+    session = Session(Limits(max_ping_strikes=0, rates=Rates(pings=Rate(100_000, 0)), frames_per_turn=100_000))
     session.start()
     session.transport.stuck = True
     session.connection.data_received(ping() * 20000)

@@ -34,6 +34,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         "_held_size",
         "_lasting_settings",
         "_needed",
+        "_turn_is_full",
         "_unread_replies",
         "_updates_left",
         "guard",
@@ -64,6 +65,8 @@ class FramedConnection(Lifetime[S], Generic[S]):
         """Input is being processed; its end flushes, so nobody else needs to."""
         self.peer_max_streams = frames.MAX_STREAM_ID
         self._lasting_settings: dict[int, int] = {}
+        self._turn_is_full = False
+        """The turn ended before the input did, for the sake of other connections."""
         self._held: list[bytes] = []
         self._held_size = self._needed = self._unread_replies = 0
 
@@ -142,6 +145,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         self.now = self._last_input = self._clock()
         self.in_turn = True
         self.quota = self.limits.requests_per_turn
+        self._turn_is_full = False
         try:
             position = self._consume(data)
             self._input_ends()
@@ -183,7 +187,12 @@ class FramedConnection(Lifetime[S], Generic[S]):
         streams = self.streams
         max_frame = self.limits.max_frame
         self._needed = frames.HEADER_SIZE
-        while end - position >= 9 and self.quota > 0:
+        for _ in range(self.limits.frames_per_turn):
+            if end - position < 9:
+                break
+            if self.quota <= 0:
+                self._turn_is_full = True
+                break
             word, flags, stream_id = unpack(data, position)
             kind = word & 0xFF
             size = word >> 8
@@ -220,6 +229,8 @@ class FramedConnection(Lifetime[S], Generic[S]):
                     elif not flags & 1:
                         self.guard.data(stop - start, self.now, tiny_is_normal=self._takes_tiny(stream))
                     self._deliver(stream, data[start:stop], size, end=flags & 1 == 1)
+        else:
+            self._turn_is_full = True
         return position
 
     def _open(self, data: bytes) -> int:
@@ -239,7 +250,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         """Keep the rest: an incomplete frame until it is complete, or whole ones for the next loop turn."""
         self._held.append(data[position:] if position else data)
         self._held_size = len(data) - position
-        if self.quota <= 0:
+        if self._turn_is_full:
             self._needed = self._held_size + self.limits.max_frame + 9
             self._stop_reading(FULL_TURN)
             self.loop.call_soon(self._go_on)
@@ -250,7 +261,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
         data = b"".join(self._held)
         self._held.clear()
         self._turn(data)
-        if self.quota > 0:
+        if not self._held or not self._turn_is_full:
             self._read_on(FULL_TURN)
 
     def _admit(self, kind: int, flags: int, stream_id: int, size: int) -> None:
