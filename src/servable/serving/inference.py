@@ -22,6 +22,7 @@ from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.warmup import SignatureProfile
 from servable.serving.batching import Batcher
+from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.execution import Outcome
 from servable.serving.pending import Pending
 from servable.serving.runner import ModelRunner
@@ -38,12 +39,14 @@ class BatchingOptions:
     """``auto``: merge rows of signatures that warm-up proved row-wise; ``off``: never.
 
     A batch of at most ``inline_s`` measured seconds runs on the event loop. Queues are bounded, unbatched ones too.
+    ``parameters`` are TensorFlow Serving's for all models, with ``--enable_batching``; else ``None``.
     """
 
     mode: str = "auto"
     max_rows: int = 32
     max_queued: int = 4096
     inline_s: float = 0.0003
+    parameters: BatchingParameters | None = None
 
 
 class Observer(Protocol):
@@ -68,13 +71,19 @@ class SignaturePlan:
 
 
 class Executor:
-    """What ``Manager`` keeps for the request path beside a loaded version."""
+    """What ``Manager`` keeps for the request path beside a loaded version.
 
-    __slots__ = ("plans", "runner")
+    ``parameters`` are TensorFlow Serving's for this version; ``None``: its requests are batched by ``BatchingOptions``.
+    """
 
-    def __init__(self, plans: Mapping[str, SignaturePlan], runner: ModelRunner) -> None:
+    __slots__ = ("parameters", "plans", "runner")
+
+    def __init__(
+        self, plans: Mapping[str, SignaturePlan], runner: ModelRunner, parameters: BatchingParameters | None = None
+    ) -> None:
         self.plans = plans
         self.runner = runner
+        self.parameters = parameters
 
 
 class Inference:
@@ -92,8 +101,16 @@ class Inference:
 
     # -- the life of a version ------------------------------------------------------------------------------------
 
-    def prepare(self, loaded: LoadedVersion, profiles: Mapping[str, SignatureProfile]) -> Executor:
-        """Return the executor of a version that is about to become available. May be called in any thread."""
+    def prepare(
+        self,
+        loaded: LoadedVersion,
+        profiles: Mapping[str, SignatureProfile],
+        parameters: BatchingParameters | None = None,
+    ) -> Executor:
+        """Return the executor of a version that is about to become available. May be called in any thread.
+
+        ``parameters`` are TensorFlow Serving's for this version, if it is batched by them.
+        """
         options = self._options
         plans = {
             name: plan_signature(signature, profiles[name], options, local=not loaded.choice.isolated)
@@ -108,7 +125,7 @@ class Inference:
             lambda items, rows, seconds: observer.batch(ref, items, rows, seconds),
             f"{loaded.name}/{loaded.version}",
         )
-        return Executor(plans, runner)
+        return Executor(plans, runner, parameters)
 
     @staticmethod
     def retire(loaded: LoadedVersion) -> None:
