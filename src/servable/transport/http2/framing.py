@@ -188,10 +188,8 @@ class FramedConnection(Lifetime[S], Generic[S]):
         max_frame = self.limits.max_frame
         self._needed = frames.HEADER_SIZE
         for _ in range(self.limits.frames_per_turn):
-            if end - position < 9:
-                break
-            if self.quota <= 0:
-                self._turn_is_full = True
+            if end - position < 9 or self.quota <= 0:
+                self._turn_is_full = self.quota <= 0
                 break
             word, flags, stream_id = unpack(data, position)
             kind = word & 0xFF
