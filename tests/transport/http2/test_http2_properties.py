@@ -37,7 +37,7 @@ from tests.transport.http2.harness import (
     wu,
 )
 
-from servable.transport.limits import KIB, Limits
+from servable.transport.limits import KIB, Limits, Rate, Rates
 
 LIMITS = Limits(max_frame=16 * KIB, connection_window=65535, max_concurrent_streams=8, requests_per_turn=1000)
 TURNS = replace(LIMITS, frames_per_turn=3, requests_per_turn=2)
@@ -212,13 +212,17 @@ class Browser:
         return stream
 
 
+CRUMBS = Rates(dribbles=Rate(100_000, 0))
+"""A window of 100 bytes makes more pieces of some large replies than a connection may have."""
 bodies = st.one_of(st.integers(0, 50), st.sampled_from([0, 1, 16384, 65535, 65536]))
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(PATHS[:-1]), bodies), min_size=1, max_size=8),
-    st.sampled_from([Limits(), Limits(initial_window=2000, max_frame=16384, connection_window=65535)]),
+    st.sampled_from(
+        [Limits(rates=CRUMBS), Limits(rates=CRUMBS, initial_window=2000, max_frame=16384, connection_window=65535)]
+    ),
     st.dictionaries(st.sampled_from([1, 4]), st.sampled_from([0, 100, 65535, 100_000]), max_size=2),
 )
 def test_the_h2_package_accepts_everything_we_send(
