@@ -21,7 +21,7 @@ _ABSOLUTE = 1
 
 
 class _Times(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_long) for name in ("interval_s", "interval_ns", "at_s", "at_ns")]  # noqa: RUF012  # ctypes
+    _fields_ = [(name, ctypes.c_long) for name in ("interval_s", "interval_ns", "at_s", "at_ns")]
 
 
 class Alarm:
