@@ -1,0 +1,158 @@
+"""TensorFlow Serving's Classify, Regress and MultiInference over gRPC, both ways.
+
+Examples stay the bytes that arrived: the model parses them. Answers are built from the outputs that a signature gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from servable import protos
+from servable.core.errors import invalid_argument, unimplemented
+from servable.core.messages import InferResponse, ModelRef
+from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.core.tensors import Array
+from servable.wire.tfserving_examples import (
+    EXAMPLE_METHODS,
+    Classification,
+    Classify,
+    ExampleRequest,
+    Regress,
+    example_inputs,
+    example_outputs,
+)
+from servable.wire.tfserving_model_spec import decode_model_spec, model_ref, model_spec, parse
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceTask:
+    """One question of a MultiInference: a signature, what to make of its outputs, and which of them that takes."""
+
+    method: Classify | Regress
+    signature: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MultiInferenceRequest:
+    """Several questions about the same Examples, of one version of one model: the one that the first task names.
+
+    ``asked`` are model, signature and method of every task, as they came.
+    """
+
+    model: ModelRef
+    asked: tuple[tuple[str, str, str], ...]
+    examples: list[bytes]
+
+    def tasks(
+        self, model: ModelRef, signatures: Mapping[str, Signature], engine: str, *, check_method: bool
+    ) -> tuple[InferenceTask, ...]:
+        """Return the tasks for the version that was found; the first that cannot be done is an error."""
+        found: dict[str, InferenceTask] = {}
+        for name, asked_signature, method_name in self.asked:
+            if not name:
+                raise invalid_argument("Found ModelSpec with an empty model name.")
+            if name != self.model.name:
+                raise invalid_argument("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+            wanted = asked_signature or DEFAULT_SIGNATURE
+            if wanted in found:
+                raise invalid_argument(f"Duplicate evaluation of signature: {wanted}")
+            if wanted not in signatures:
+                raise invalid_argument(f"Requested signature not found in model graph: {wanted}")
+            method = EXAMPLE_METHODS.get(method_name)
+            if method is None:
+                raise unimplemented(f"Unsupported signature method_name: {method_name}")
+            outputs = example_outputs(method, signatures[wanted], model, engine, check_method=check_method)
+            found[wanted] = InferenceTask(method, wanted, outputs)
+        return tuple(found.values())
+
+    def inputs(self) -> dict[str, Array]:
+        """Return what every signature is fed. INVALID_ARGUMENT without Examples."""
+        return example_inputs(self.examples)
+
+
+def decode_example_request(body: bytes | memoryview, start: int = 0) -> ExampleRequest:
+    """Return the request in a ClassificationRequest or a RegressionRequest, which look the same."""
+    message = parse(protos.serving_internal.SerializedExampleRequest, body, start)
+    model, signature = decode_model_spec(message)
+    return ExampleRequest(model, signature, _rows(message.input))
+
+
+def encode_example_request(request: ExampleRequest) -> bytes:
+    """Return a ClassificationRequest, which is a RegressionRequest too."""
+    message = protos.serving_internal.SerializedExampleRequest(model_spec=model_spec(request.model, request.signature))
+    message.input.example_list.examples.extend(request.examples)
+    return bytes(message.SerializeToString())
+
+
+def encode_classification_response(response: InferResponse, rows: int) -> bytes:
+    """Return a ClassificationResponse. INVALID_ARGUMENT if the outputs do not classify so many rows."""
+    message = protos.serving.ClassificationResponse(model_spec=model_spec(response.model, response.signature))
+    _add_classes(message.result, Classify.read(response.outputs, rows))
+    return bytes(message.SerializeToString())
+
+
+def decode_classification_response(body: bytes | memoryview, start: int = 0) -> list[list[tuple[str, float]]]:
+    """Return label and score of every class, row by row."""
+    message = parse(protos.serving.ClassificationResponse, body, start)
+    return [[(each.label, each.score) for each in row.classes] for row in message.result.classifications]
+
+
+def encode_regression_response(response: InferResponse, rows: int) -> bytes:
+    """Return a RegressionResponse. INVALID_ARGUMENT if the outputs are not one number for each of so many rows."""
+    message = protos.serving.RegressionResponse(model_spec=model_spec(response.model, response.signature))
+    _add_values(message.result, Regress.read(response.outputs, rows))
+    return bytes(message.SerializeToString())
+
+
+def decode_regression_response(body: bytes | memoryview, start: int = 0) -> list[float]:
+    """Return the number of every row."""
+    message = parse(protos.serving.RegressionResponse, body, start)
+    return [each.value for each in message.result.regressions]
+
+
+def decode_multi_inference_request(body: bytes | memoryview, start: int = 0) -> MultiInferenceRequest:
+    """Return the request in a MultiInferenceRequest."""
+    message = parse(protos.serving_internal.SerializedMultiInferenceRequest, body, start)
+    if not message.tasks or not message.tasks[0].model_spec.name:
+        raise invalid_argument("ModelSpec has no name specified.")
+    asked = [(task.model_spec.name, task.model_spec.signature_name, task.method_name) for task in message.tasks]
+    return MultiInferenceRequest(model_ref(message.tasks[0].model_spec), tuple(asked), _rows(message.input))
+
+
+def encode_multi_inference_response(
+    tasks: Sequence[InferenceTask], responses: Sequence[InferResponse], rows: int
+) -> bytes:
+    """Return a MultiInferenceResponse with the answers in the order of the tasks."""
+    message = protos.serving.MultiInferenceResponse()
+    for task, response in zip(tasks, responses, strict=True):
+        result = message.results.add(model_spec=model_spec(response.model, response.signature))
+        if isinstance(task.method, Classify):
+            result.classification_result.SetInParent()
+            _add_classes(result.classification_result, Classify.read(response.outputs, rows))
+        else:
+            result.regression_result.SetInParent()
+            _add_values(result.regression_result, Regress.read(response.outputs, rows))
+    return bytes(message.SerializeToString())
+
+
+def _rows(message: Any) -> list[bytes]:
+    """Return the rows: a context goes before each, so that what an Example has of the same name wins."""
+    if message.WhichOneof("kind") == "example_list_with_context":
+        given = message.example_list_with_context
+        return [given.context + example for example in given.examples]
+    return list(message.example_list.examples)
+
+
+def _add_classes(result: Any, found: Classification) -> None:
+    for labels, scores in found.rows():
+        row = result.classifications.add()
+        for label, score in zip(labels, scores, strict=True):
+            row.classes.add(label=label.decode(errors="replace"), score=score)
+
+
+def _add_values(result: Any, values: Array) -> None:
+    for value in values.tolist():
+        result.regressions.add(value=value)
