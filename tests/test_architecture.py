@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"core"},
     "lab": {"core", "protos", "client", "wire", "transport", "report", "zoo"},
     "settings": {
-        "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.inference",
+        "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.plans",
         "transport.limits", "transport.listen", "transport.tls", "listeners.http", "engines.base",
     },
     "app": {"core", "engines", "lifecycle", "serving", "wire", "transport", "listeners", "observe", "settings"},

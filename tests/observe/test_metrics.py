@@ -36,7 +36,7 @@ def test_what_happened_is_what_a_foreign_parser_reads() -> None:
     for seconds in (0.0002, 0.0002, 20.0):
         grpc.answered(M1, seconds)
     rest.answered(M1, 0.5)
-    metrics.batch(M1, 3, 5, 0.001)
+    metrics.batch(M1, 3, 5, 8, 0.001)
     metrics.queued(M1, 0.1)
     found = samples(metrics)
     by_version = {"model": "m", "version": "1"}

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servable.serving.batching import Batcher
+from servable.core.errors import ServingError
+from servable.serving.batching import ContinuousBatcher
 
 
 @dataclass(eq=False)
@@ -14,6 +16,9 @@ class Item:
     rows: int
     abandoned: bool = False
     added: float = field(default=0.0)
+
+    def cut(self, sizes: list[int]) -> list[Item]:
+        raise AssertionError("continuous batching cuts nothing")
 
 
 ITEMS = st.lists(
@@ -29,19 +34,19 @@ ITEMS = st.lists(
 
 @given(items=ITEMS, takes=st.lists(st.booleans(), max_size=80), max_rows=st.integers(1, 12))
 def test_every_item_comes_out_once_and_in_order(items: list[Item], takes: list[bool], max_rows: int) -> None:
-    batcher: Batcher[Item] = Batcher(max_rows=max_rows, max_queued=1000)
+    batcher: ContinuousBatcher[Item] = ContinuousBatcher(max_rows=max_rows, max_queued=1000)
     waiting = list(items)
     batches = []
     clock = 0.0
     for take in [*takes, *[False] * len(items), *[True] * (len(items) + 1)]:
         if take:
-            batch = batcher.take()
+            batch = batcher.take(clock)
             if batch is not None:
                 batches.append(batch)
         elif waiting:
             clock += 1
-            assert batcher.add(waiting.pop(0), clock)
-    assert batcher.take() is None
+            batcher.add(waiting.pop(0), clock)
+    assert batcher.take(clock) is None
     assert len(batcher) == 0
     out = [item for batch in batches for item in (*batch.items, *batch.dropped)]
     assert sorted(map(id, out)) == sorted(map(id, items))
@@ -59,41 +64,42 @@ def test_every_item_comes_out_once_and_in_order(items: list[Item], takes: list[b
 
 
 def test_the_key_that_waits_longest_runs_first() -> None:
-    batcher: Batcher[Item] = Batcher(max_rows=8, max_queued=10)
+    batcher: ContinuousBatcher[Item] = ContinuousBatcher(max_rows=8, max_queued=10)
     first, second, third = Item("a", 1), Item("b", 1), Item("a", 1)
     for now, item in enumerate((second, first, third)):
         batcher.add(item, float(now))
-    batch = batcher.take()
+    batch = batcher.take(0.0)
     assert batch is not None
     assert batch.items == [second]
-    batch = batcher.take()
+    batch = batcher.take(0.0)
     assert batch is not None
     assert batch.items == [first, third]
 
 
 def test_a_full_queue_refuses_and_leaves_the_rest_alone() -> None:
-    batcher: Batcher[Item] = Batcher(max_rows=8, max_queued=2)
-    assert batcher.add(Item("a", 1), 0.0)
-    assert batcher.add(Item(None, 1), 0.0)
-    assert not batcher.add(Item("b", 1), 0.0)
+    batcher: ContinuousBatcher[Item] = ContinuousBatcher(max_rows=8, max_queued=2)
+    batcher.add(Item("a", 1), 0.0)
+    batcher.add(Item(None, 1), 0.0)
+    with pytest.raises(ServingError, match="full: 2 requests wait"):
+        batcher.add(Item("b", 1), 0.0)
     assert len(batcher) == 2
-    assert batcher.take() is not None
-    assert batcher.add(Item("b", 1), 0.0)
+    assert batcher.take(0.0) is not None
+    batcher.add(Item("b", 1), 0.0)
 
 
 def test_a_request_larger_than_a_batch_runs_alone() -> None:
-    batcher: Batcher[Item] = Batcher(max_rows=4, max_queued=10)
+    batcher: ContinuousBatcher[Item] = ContinuousBatcher(max_rows=4, max_queued=10)
     for rows in (2, 100, 1):
         batcher.add(Item("a", rows), 0.0)
     taken = []
-    while (batch := batcher.take()) is not None:
+    while (batch := batcher.take(0.0)) is not None:
         taken.append(batch.rows)
     assert taken == [2, 100, 1]
 
 
 def test_keys_leave_nothing_behind() -> None:
-    batcher: Batcher[Item] = Batcher(max_rows=4, max_queued=10)
+    batcher: ContinuousBatcher[Item] = ContinuousBatcher(max_rows=4, max_queued=10)
     for number in range(1000):
         batcher.add(Item(f"shape {number}", 1), float(number))
-        batcher.take()
+        batcher.take(0.0)
     assert not batcher._queues

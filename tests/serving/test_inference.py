@@ -17,7 +17,8 @@ from servable.engines.plan import Choice
 from servable.lifecycle.config import ManagerOptions, ModelConfig, VersionSpec
 from servable.lifecycle.manager import LoadedModel, LoadedVersion, Manager
 from servable.lifecycle.warmup import WarmupOptions, warm_up
-from servable.serving.inference import BatchingOptions, Executor, Inference
+from servable.serving.inference import Executor, Inference
+from servable.serving.plans import BatchingOptions
 
 HALF = ModelRef("half")
 
@@ -27,9 +28,10 @@ class Watcher:
         self.batches: list[tuple[int, int]] = []
         self.waits = 0
 
-    def batch(self, ref: ModelRef, items: int, rows: int, seconds: float) -> None:
+    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
         assert ref == ModelRef("half", 1)
         assert seconds >= 0
+        assert computed >= rows
         self.batches.append((items, rows))
 
     def queued(self, ref: ModelRef, seconds: float) -> None:
@@ -111,7 +113,7 @@ def test_requests_merge_while_the_engine_is_busy() -> None:
         async with bench(FakeModel()) as it:
             it.model.gate.clear()
             first = asyncio.ensure_future(it.ask(1.0))
-            while not it.inference._manager.loaded()[0].executor.runner._computing:
+            while not it.inference._manager.loaded()[0].executor.runner.running:
                 await asyncio.sleep(0)
             rest = [asyncio.ensure_future(it.ask(float(i))) for i in range(10)]
             await asyncio.sleep(0)
@@ -212,7 +214,7 @@ def test_a_cancelled_request_that_waits_is_never_computed() -> None:
         async with bench(FakeModel()) as it:
             it.model.gate.clear()
             first = asyncio.ensure_future(it.ask(1.0))
-            while not it.inference._manager.loaded()[0].executor.runner._computing:
+            while not it.inference._manager.loaded()[0].executor.runner.running:
                 await asyncio.sleep(0)
             second = asyncio.ensure_future(it.ask(2.0))
             await asyncio.sleep(0)

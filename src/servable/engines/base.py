@@ -7,7 +7,8 @@ Guarantees of an engine:
    names what stands in the way (an operation, a dtype, a missing file) and what would help.
 3. ``run`` takes inputs whose names and dtypes the caller has checked. It checks shapes as the artifact does, and
    raises ``ServingError`` (INVALID_ARGUMENT for what the client sent, INTERNAL for what failed in the framework).
-4. ``run`` may be called from one thread at a time. ``close`` frees memory and may be called twice.
+4. ``run`` may be called from one thread at a time, or from several if the model says ``concurrent``. ``close`` frees
+   memory and may be called twice.
 5. No exception of a framework leaves this ring.
 
 A call sequence: ``engine("onnxruntime").load(artifact, options)`` -> ``model.run(...)`` ... -> ``model.close()``.
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Protocol, TypeAlias, cast
 
-from servable.core.errors import failed_precondition
+from servable.core.errors import ServingError, failed_precondition
+from servable.core.messages import InferRequest, InferResponse
 from servable.core.signatures import Signature
 from servable.core.tensors import Array
 
@@ -54,13 +56,34 @@ class Artifact:
         return self.path if self.kind == "python" else self.transform
 
 
+class Link(Protocol):
+    """The way from a model in a child process to the other models of its server."""
+
+    async def call(self, request: InferRequest) -> Mapping[str, Array]:
+        """Call another model; what went wrong there is raised. FAILED_PRECONDITION while the caller computes nothing."""
+
+
+Told: TypeAlias = Callable[[int, "InferResponse | ServingError"], None]
+"""Called in any thread with the number of a call and what came of it."""
+
+
+class Caller(Protocol):
+    """Calls models on behalf of the requests that a model computes now, within their deadline. For any thread."""
+
+    def call(self, requests: Mapping[int, InferRequest], told: Told) -> None:
+        """Start these calls, by numbers of the caller's choice; ``told`` is called once for each."""
+
+    def give_up(self, numbers: Sequence[int] | None = None) -> None:
+        """Cancel these calls (``None`` is all): ``told`` is no longer called for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """How a model is to be run. Threads: 0 lets the engine choose by the CPU quota. Precision: always f32 unless asked.
 
     ``report`` receives lines for a person who waits (progress of a slow load). ``allow_python`` lets a load run Python
     that lies with the model. ``child_timeout_s`` and ``child_memory_mb`` (MiB) bound a model that has a process of its
-    own; 0 is no bound.
+    own; 0 is no bound. ``link`` is what a model calls other models by, if it can.
     """
 
     intra_op_threads: int = 0
@@ -71,6 +94,7 @@ class EngineOptions:
     child_timeout_s: float = 0.0
     child_memory_mb: int = 0
     report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
+    link: Link | None = field(default=None, compare=False)
 
 
 class Model(ABC):
@@ -78,7 +102,23 @@ class Model(ABC):
 
     engine: str
     precision: str = "f32"
+    concurrent: bool = False
     signatures: Mapping[str, Signature]
+    uses: tuple[str, ...] = ()
+    """Names of the models that it calls."""
+
+    def calling(self, caller: Caller) -> Model:
+        """Return this model as one that calls the models it ``uses`` through ``caller``."""
+        return self
+
+    def stream(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Generator[dict[str, Array], None, None]:
+        """Compute in parts, each on demand, as ``run`` does otherwise. A signature that is not ``streamed`` has one.
+
+        Whoever does not take all of them must close the iterator. Other calls may run between two parts.
+        """
+        yield self.run(signature, inputs, outputs)
 
     @abstractmethod
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:

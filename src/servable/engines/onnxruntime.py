@@ -74,6 +74,7 @@ class OnnxRuntimeModel(Model):
     """One session."""
 
     engine = "onnxruntime"
+    concurrent = True
 
     def __init__(
         self, session: Any, signature: Signature, run: Callable[..., list[Any]], never_empty: str = ""

@@ -87,7 +87,13 @@ class Metrics:
         self._transport = CounterFamily(
             "servable_transport_events", "What connections suffered, and what they were ended for.", ("event",)
         )
-        counters = (self._requests, self._dropped, self._transport)
+        self._stalls = CounterFamily(
+            "servable_transport_stalls", "Waits for a client to take what was ready to be sent.", ("what",)
+        )
+        self._stall_seconds = CounterFamily(
+            "servable_transport_stall_seconds", "How long those waits were, together.", ("what",)
+        )
+        counters = (self._requests, self._dropped, self._transport, self._stalls, self._stall_seconds)
         for family in (*counters, self._latency, self._queue, self._compute, self._rows):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
@@ -99,8 +105,8 @@ class Metrics:
         """Return what counts the requests of a wire."""
         return Meter(wire, self._requests, self._latency, self._known)
 
-    def batch(self, ref: ModelRef, items: int, rows: int, seconds: float) -> None:
-        """Count a batch."""
+    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
+        """Count a batch of ``rows``, filled up to ``computed``."""
         cells = self._batches.get(ref)
         if cells is None:
             labels = (ref.name, str(ref.version))
@@ -122,6 +128,11 @@ class Metrics:
     def transport_event(self, event: str) -> None:
         """Count an event of the transport. The names are a fixed set."""
         self._transport.series(event).value += 1
+
+    def transport_stall(self, what: str, seconds: float) -> None:
+        """Count a wait of a reply for its client: for a window of the stream or the connection, or the socket."""
+        self._stalls.series(what).value += 1
+        self._stall_seconds.series(what).value += seconds
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

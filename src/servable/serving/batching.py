@@ -1,25 +1,29 @@
 """The pure decision which queued requests run together, and when. It owns no clock, no thread and no model.
 
-Guarantees:
+Guarantees of every batcher:
 
-1. Every item that was added comes out of ``take`` exactly once, in a batch or among its ``dropped``.
+1. Every item that was added comes out of ``take`` exactly once, in a batch or among its ``dropped``; an item that was
+   cut comes out as parts that together are the item.
 2. Only items with equal keys share a batch; an item with key ``None`` is always alone.
 3. A batch has at most ``max_rows`` rows, unless it is a single item that is larger by itself.
-4. Items of one key come out in the order in which they were added; of several keys, the one that waits longest first.
+4. Items of one key come out in the order in which they were added.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from servable.core.errors import unavailable
 
 
 class Waiting(Protocol):
-    """What the batcher must know of an item."""
+    """What a batcher must know of an item."""
 
     added: float
-    """When it was added, in seconds of the caller's clock. Set by ``Batcher.add``."""
+    """When it was added, in seconds of the caller's clock. Set by ``add``."""
 
     @property
     def key(self) -> Hashable | None:
@@ -32,6 +36,9 @@ class Waiting(Protocol):
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more."""
+
+    def cut(self, sizes: list[int]) -> list[Any]:
+        """Return items of so many rows each, in order, which together are this one."""
 
 
 Item = TypeVar("Item", bound=Waiting)
@@ -52,12 +59,36 @@ class Batch(Generic[Item]):
         return f"<Batch {len(self.items)} items, {self.rows} rows, {len(self.dropped)} dropped>"
 
 
-class Batcher(Generic[Item]):
-    """Continuous batching: whatever is queued when the engine is free runs next, without a timer."""
+class Batcher(ABC, Generic[Item]):
+    """A bounded queue that decides which of its items run next."""
 
-    def __init__(self, max_rows: int, max_queued: int) -> None:
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of queued items."""
+
+    @abstractmethod
+    def add(self, item: Item, now: float) -> None:
+        """Queue an item. UNAVAILABLE if the queue is full, INVALID_ARGUMENT if the item can never be run."""
+
+    @abstractmethod
+    def take(self, now: float, running: int = 0) -> Batch[Item] | None:
+        """Return what to run now, or ``None`` if nothing is due. A batch may hold dropped items only.
+
+        ``running`` is the number of batches that are being computed.
+        """
+
+    @abstractmethod
+    def next_deadline(self) -> float | None:
+        """Return when ``take`` may have something at the latest, ``None`` if nothing waits for a time."""
+
+
+class ContinuousBatcher(Batcher[Item]):
+    """Whatever is queued when the engine is free runs next, without a timer; the key that waits longest comes first."""
+
+    def __init__(self, max_rows: int, max_queued: int, owner: str = "the model") -> None:
         self.max_rows = max_rows
         self.max_queued = max_queued
+        self._owner = owner
         self._queues: dict[Hashable, deque[Item]] = {}
         self._length = 0
 
@@ -65,20 +96,19 @@ class Batcher(Generic[Item]):
         """Return the number of queued items."""
         return self._length
 
-    def add(self, item: Item, now: float) -> bool:
-        """Queue an item; false if the queue is full."""
+    def add(self, item: Item, now: float) -> None:
+        """Queue an item; UNAVAILABLE if the queue is full."""
         if self._length >= self.max_queued:
-            return False
+            raise unavailable(f"the queue of {self._owner} is full: {self._length} requests wait")
         item.added = now
         queue = self._queues.get(item.key)
         if queue is None:
             queue = self._queues[item.key] = deque()
         queue.append(item)
         self._length += 1
-        return True
 
-    def take(self) -> Batch[Item] | None:
-        """Return what to run next, or ``None`` if nothing is queued. A batch may hold dropped items only."""
+    def take(self, now: float, running: int = 0) -> Batch[Item] | None:
+        """Return what to run next, or ``None`` if nothing is queued."""
         if not self._length:
             return None
         queues = self._queues
@@ -104,3 +134,7 @@ class Batcher(Generic[Item]):
             del queues[key]
         self._length -= len(items) + len(dropped)
         return Batch(items, rows, dropped)
+
+    def next_deadline(self) -> float | None:
+        """Return ``None``: no item waits for a time."""
+        return None

@@ -13,19 +13,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-from servable.core.errors import Code, ServingError, unavailable
+from servable.core.errors import Code, ServingError
 from servable.core.messages import InferRequest, InferResponse, ModelRef, Reply
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.engines.plan import cpu_threads
 from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.warmup import SignatureProfile
-from servable.serving.batching import Batcher
+from servable.serving.batching import Batcher, ContinuousBatcher
 from servable.serving.batching_parameters import BatchingParameters
-from servable.serving.execution import Outcome
-from servable.serving.pending import Pending
+from servable.serving.execution import AS_IT_IS, Outcome, Padding
+from servable.serving.pending import Pending, Work
+from servable.serving.plans import BatchingOptions, SignaturePlan, plan_signature
 from servable.serving.runner import ModelRunner
+from servable.serving.scheduling import Schedule, ScheduledBatcher
+from servable.serving.slots import Slots
 from servable.serving.validation import chosen_outputs, complete_inputs, missing_signature
 
 log = logging.getLogger("servable.serving")
@@ -34,40 +37,14 @@ DEADLINE_SWEEP_S = 0.02
 DEADLINE_MESSAGE = "Deadline exceeded"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchingOptions:
-    """``auto``: merge rows of signatures that warm-up proved row-wise; ``off``: never.
-
-    A batch of at most ``inline_s`` measured seconds runs on the event loop. Queues are bounded, unbatched ones too.
-    ``parameters`` are TensorFlow Serving's for all models, with ``--enable_batching``; else ``None``.
-    """
-
-    mode: str = "auto"
-    max_rows: int = 32
-    max_queued: int = 4096
-    inline_s: float = 0.0003
-    parameters: BatchingParameters | None = None
-
-
 class Observer(Protocol):
     """Who watches the path. Called on the loop; must be cheap."""
 
-    def batch(self, ref: ModelRef, items: int, rows: int, seconds: float) -> None:
-        """A batch was computed."""
+    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
+        """A batch was computed, filled up with padding to so many rows."""
 
     def queued(self, ref: ModelRef, seconds: float) -> None:
         """A request left the queue after so long."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignaturePlan:
-    """How requests of one signature are run, decided once at load."""
-
-    signature: Signature
-    outputs: tuple[str, ...]
-    merge: bool
-    inline_rows: int
-    reason: str
 
 
 class Executor:
@@ -96,6 +73,8 @@ class Inference:
         self._options = options
         self._observer = observer
         self._loop = loop
+        threads = None if options.parameters is None else options.parameters.num_batch_threads
+        self._slots = Slots(threads or cpu_threads(), loop)
         self._limited: dict[Pending, None] = {}
         self._sweeping = False
 
@@ -111,21 +90,30 @@ class Inference:
 
         ``parameters`` are TensorFlow Serving's for this version, if it is batched by them.
         """
-        options = self._options
+        options, local = self._options, not loaded.choice.isolated
         plans = {
-            name: plan_signature(signature, profiles[name], options, local=not loaded.choice.isolated)
+            name: plan_signature(signature, profiles[name], options, parameters, local=local)
             for name, signature in loaded.model.signatures.items()
         }
         ref, observer = loaded.ref, self._observer
         runner = ModelRunner(
             loaded.model,
             self._loop,
-            Batcher(options.max_rows, options.max_queued),
+            self._batcher(loaded, parameters),
             self._finish,
-            lambda items, rows, seconds: observer.batch(ref, items, rows, seconds),
+            lambda items, rows, computed, seconds: observer.batch(ref, items, rows, computed, seconds),
             f"{loaded.name}/{loaded.version}",
+            padding=AS_IT_IS if parameters is None else padding_of(parameters),
+            slots=None if parameters is None else self._slots,
         )
         return Executor(plans, runner, parameters)
+
+    def _batcher(self, loaded: LoadedVersion, parameters: BatchingParameters | None) -> Batcher[Work]:
+        options = self._options
+        if parameters is not None:
+            return ScheduledBatcher(schedule_of(parameters, options.max_queued))
+        owner = f"model {loaded.name} version {loaded.version}"
+        return ContinuousBatcher(options.max_rows, options.max_queued, owner)
 
     @staticmethod
     def retire(loaded: LoadedVersion) -> None:
@@ -163,11 +151,7 @@ class Inference:
         executor: Executor = loaded.executor
         try:
             item = self._item(request, loaded, executor, reply)
-            if not executor.runner.submit(item, now):
-                raise unavailable(
-                    f"the queue of model {loaded.name} version {loaded.version} is full: "
-                    f"{executor.runner.queued} requests wait"
-                )
+            executor.runner.submit(item, now)
         except ServingError as error:
             self._manager.release(loaded)
             reply(error)
@@ -207,18 +191,10 @@ class Inference:
         outputs = plan.outputs if not request.output_filter else chosen_outputs(plan.signature, request.output_filter)
         item = Pending(loaded, name, inputs, outputs, reply, request.deadline)
         if plan.merge:
-            rows = -1
-            shapes = []
-            for array in inputs.values():
-                shape = array.shape
-                if not shape or (rows >= 0 and shape[0] != rows):
-                    return item
-                rows = shape[0]
-                shapes.append(shape[1:])
-            if rows > 0:
-                item.rows = rows
+            batch = plan.batch_of(inputs, outputs)
+            if batch is not None:
+                item.key, item.rows = batch
                 item.inline_rows = plan.inline_rows
-                item.key = (name, outputs, *shapes)
         return item
 
     def _finish(self, item: Pending, outcome: Outcome, began: float, seconds: float) -> None:
@@ -260,15 +236,18 @@ def _give(reply: Reply, outcome: InferResponse | ServingError) -> None:
         log.exception("a reply could not be given")
 
 
-def plan_signature(
-    signature: Signature, profile: SignatureProfile, options: BatchingOptions, *, local: bool
-) -> SignaturePlan:
-    """Decide how requests of a signature run.
+def schedule_of(parameters: BatchingParameters, max_alone: int) -> Schedule:
+    """Return TensorFlow Serving's parameters as the scheduler takes them."""
+    return Schedule(
+        max_rows=parameters.max_batch_size,
+        batch_rows=parameters.execution_batch_size,
+        timeout_s=parameters.batch_timeout_micros / 1e6,
+        max_batches=parameters.max_enqueued_batches,
+        split=parameters.enable_large_batch_splitting,
+        max_alone=max_alone,
+    )
 
-    Only a model in this process whose rows all have the measured shape may run on the loop: the measured time would
-    say nothing of a longer row.
-    """
-    merge = options.mode == "auto" and profile.rowwise
-    fixed = all(spec.shape is not None and None not in spec.shape[1:] for spec in signature.inputs.values())
-    inline_rows = profile.rows_within(options.inline_s) if merge and local and fixed else 0
-    return SignaturePlan(signature, tuple(signature.outputs), merge, inline_rows, profile.reason)
+
+def padding_of(parameters: BatchingParameters) -> Padding:
+    """Return how their batches are filled up."""
+    return Padding(parameters.allowed_batch_sizes, parameters.pad_variable_length_inputs)

@@ -14,7 +14,7 @@ from servable.engines.base import EngineOptions
 from servable.lifecycle.config import ManagerOptions, ModelConfig, Transition
 from servable.lifecycle.warmup import WarmupOptions
 from servable.listeners.http import RestOptions
-from servable.serving.inference import BatchingOptions
+from servable.serving.plans import BatchingOptions
 from servable.settings.models import named_models, read_model_config_file
 from servable.transport.limits import MIB, Limits
 from servable.transport.tls import CLIENT_AUTH, TlsOptions
@@ -48,11 +48,13 @@ def _option(
 
 
 @dataclass(frozen=True, slots=True)
-class ServeSettings:
-    """Everything that ``servable serve`` can be told."""
+class ServeOptions:
+    """Everything that ``servable serve`` can be told. What each part of the server gets of it: ``ServeSettings``."""
 
     models: tuple[str, ...] = _option([], "[NAME=]PATH of a model directory, a root of many, a version or an artifact")
-    tables: tuple[ModelConfig, ...] = _option([], "the models of the file of settings")
+    tables: tuple[ServedModel, ...] = _option([], "the models of the file of settings")
+    batching_table: BatchingParameters | None = _option(None, "the table [batching] of the file of settings")
+    without_effect: tuple[str, ...] = _option([], "flags of TensorFlow Serving that were given and change nothing here")
     config: str = _option("", "file with any of these options and models, in TOML", metavar="FILE")
     listen: tuple[str, ...] = _option(
         [],
@@ -70,6 +72,9 @@ class ServeSettings:
         "", "certificate chain in PEM: every TCP port speaks TLS alone", metavar="FILE", is_path=True
     )
     tls_key: str = _option("", "its private key; by default in the same file", metavar="FILE", is_path=True)
+    ssl_config_file: str = _option(
+        "", "the same as a text protobuf SSLConfig, with the PEM text in it", metavar="FILE", is_path=True
+    )
     tls_client_ca: str = _option(
         "", "authorities in PEM that sign certificates of clients", metavar="FILE", is_path=True
     )
@@ -82,9 +87,19 @@ class ServeSettings:
     model_config_file: str = _option(
         "", "text protobuf ModelServerConfig with one or many models", metavar="FILE", is_path=True
     )
+    model_config_file_poll_wait_seconds: float = _option(
+        0.0, "seconds between looks at --model_config_file; 0 or less reads it once", metavar="S"
+    )
+    allow_version_labels_for_unavailable_models: bool = _option(
+        False, "let a new label name a version that is not available (yet)"
+    )
     engine: str = _option("", "engine for every model instead of the one that correctness chooses", metavar="NAME")
     device: str = _option("cpu", "where models compute", choices=("cpu",))
     file_system_poll_wait_seconds: float = _option(1.0, "seconds between scans for versions; 0 scans once", metavar="S")
+    num_load_threads: int = _option(
+        0, "versions loaded at once after the start; 0 is one at a time", metavar="N", least=0
+    )
+    num_unload_threads: int = _option(0, "versions unloaded at once; 0 is one at a time", metavar="N", least=0)
     max_num_load_retries: int = _option(5, "attempts after a failed load", metavar="N", least=0)
     load_retry_interval_micros: int = _option(60_000_000, "pause between these attempts", metavar="US")
     version_transition: str = _option(
@@ -108,6 +123,15 @@ class ServeSettings:
         "merge rows of different requests where warm-up proved that they are independent",
         choices=("auto", "off"),
     )
+    enable_batching: bool = _option(
+        False, "merge rows of different requests by TensorFlow Serving's parameters instead"
+    )
+    batching_parameters_file: str = _option(
+        "", "these parameters: a text protobuf BatchingParameters", metavar="FILE", is_path=True
+    )
+    enable_per_model_batching_parameters: bool = _option(
+        False, "take them from batching_params.pbtxt in each version; what has none is not batched"
+    )
     max_batch_rows: int = _option(BatchingOptions().max_rows, "rows of a merged batch at most", metavar="N", least=1)
     max_queued_requests: int = _option(
         BatchingOptions().max_queued,
@@ -116,11 +140,23 @@ class ServeSettings:
         least=1,
     )
     enable_model_warmup: bool = _option(True, "run each signature on invented rows before it becomes available")
+    tensorflow_session_parallelism: int = _option(
+        0, "sets the two that follow, where they are 0", metavar="N", least=0
+    )
     tensorflow_intra_op_parallelism: int = _option(
         0, "threads within an operation, any engine; 0 asks the CPU quota", metavar="N", least=0
     )
     tensorflow_inter_op_parallelism: int = _option(
         0, "threads between operations; 0 lets the engine choose", metavar="N", least=0
+    )
+    tensorflow_session_config_file: str = _option(
+        "", "text protobuf tensorflow.ConfigProto; of it the two numbers of threads count", metavar="FILE", is_path=True
+    )
+    platform_config_file: str = _option(
+        "",
+        "text protobuf PlatformConfigMap; it replaces the flags of batching, sessions, tags and warm-up",
+        metavar="FILE",
+        is_path=True,
     )
     allow_python: bool = _option(
         False,
@@ -143,6 +179,19 @@ class ServeSettings:
     )
     saved_model_tags: str = _option("serve", "comma-separated tags of the graph in a SavedModel", metavar="TAGS")
     rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
+    rest_api_enable_cors_support: bool = _option(False, "let scripts of other origins call the REST API")
+    enable_serialization_as_tensor_content: bool = _option(
+        False, "answer Predict over gRPC with tensor_content instead of typed values"
+    )
+    monitoring_config_file: str = _option(
+        "", "text protobuf MonitoringConfig: where Prometheus finds the metrics", metavar="FILE", is_path=True
+    )
+    monitoring_path: str = _option(
+        "", "the same as a path of the REST ports, beside /metrics", metavar="PATH"
+    )
+    grpc_channel_arguments: str = _option(
+        "", "comma-separated NAME=VALUE of gRPC; those that ours correspond to count", metavar="LIST"
+    )
     max_body: int = _option(Limits().max_body // MIB, "largest request accepted, in MiB", metavar="MIB", least=1)
     drain_timeout_s: float = _option(30.0, "how long SIGTERM waits for requests in work", metavar="S", least=0)
     max_connection_age_s: float = _option(
@@ -173,95 +222,16 @@ class ServeSettings:
         choices=("auto", "console", "json"),
     )
 
-    def batching_options(self) -> BatchingOptions:
-        """Return the request path's part."""
-        return BatchingOptions(mode=self.batching, max_rows=self.max_batch_rows, max_queued=self.max_queued_requests)
 
-    def warmup_options(self) -> WarmupOptions:
-        """Return the warm-up's part."""
-        return WarmupOptions(enabled=self.enable_model_warmup, batch_rows=self.max_batch_rows)
-
-    def limits(self) -> Limits:
-        """Return the transport's part."""
-        return Limits(
-            max_body=self.max_body * MIB,
-            max_connection_age_s=self.max_connection_age_s or float("inf"),
-            max_connection_age_grace_s=self.max_connection_age_grace_s,
-            keepalive_interval_s=self.keepalive_interval_s,
-            min_ping_interval_s=self.min_ping_interval_s,
-            min_ping_interval_idle_s=self.min_ping_interval_s,
-        )
-
-    def tls_options(self) -> TlsOptions | None:
-        """Return the transport's part for TCP ports, ``None`` if they are plain. INVALID_ARGUMENT if it is half."""
-        given = (self.tls_certificate, self.tls_key, self.tls_client_ca, self.tls_client_auth)
-        if given == ("", "", "", "none"):
-            return None
-        return TlsOptions(*given)
-
-    def manager_options(self) -> ManagerOptions:
-        """Return the lifecycle's part."""
-        return ManagerOptions(
-            poll_s=self.file_system_poll_wait_seconds,
-            max_load_retries=self.max_num_load_retries,
-            load_retry_interval_s=self.load_retry_interval_micros / 1e6,
-            transition=Transition(self.version_transition),
-            drain_timeout_s=self.drain_timeout_s,
-        )
-
-    def engine_options(self) -> EngineOptions:
-        """Return the engines' part."""
-        return EngineOptions(
-            intra_op_threads=self.tensorflow_intra_op_parallelism,
-            inter_op_threads=self.tensorflow_inter_op_parallelism,
-            saved_model_tags=tuple(self.saved_model_tags.split(",")),
-            child_timeout_s=self.child_timeout_s,
-            child_memory_mb=self.child_memory_mb,
-        )
-
-    def rest_options(self) -> RestOptions:
-        """Return the REST listener's part."""
-        timeout_ms = self.rest_api_timeout_in_ms
-        return RestOptions(timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None)
-
-    def opens_at_once(self) -> bool:
-        """Return whether ports open before the models are loaded."""
-        if self.startup == "auto":
-            tf_ports = self.port is not None or self.rest_api_port is not None or self.grpc_socket_path != ""
-            return bool(self.listen) or not tf_ports
-        return self.startup == "open"
-
-    def model_configs(self) -> list[ModelConfig]:
-        """Read and check what is to be served; errors name the file, the line and the field, or the path."""
-        configs = [*map(_without_python, self.tables), *named_models(self.models)]
-        if self.model_config_file:
-            configs = [*read_model_config_file(Path(self.model_config_file)), *configs]
-        elif self.model_base_path:
-            name = self.model_name or "default"
-            named = ModelConfig(name, Path(self.model_base_path), options=EngineOptions(allow_python=True))
-            configs = [named, *configs]
-        names = [config.name for config in configs]
-        for name in names:
-            if names.count(name) > 1:
-                raise invalid_argument(f"two models are called {name!r}; give one of them another name with NAME=PATH")
-        return [self._with_options(config) for config in configs]
-
-    def _with_options(self, config: ModelConfig) -> ModelConfig:
-        allowed = self.allow_python or config.options.allow_python
-        options = replace(self.engine_options(), allow_python=allowed)
-        return replace(config, engine=self.engine or config.engine, options=options)
-
-
-def _without_python(config: ModelConfig) -> ModelConfig:
-    """A path in a file is not one that somebody typed for this start."""
-    return replace(config, options=replace(config.options, allow_python=False))
+NOT_OPTIONS = frozenset({"models", "tables", "batching_table", "without_effect"})
+"""Fields without a flag of their own."""
 
 
 def option_fields() -> list[Field[Any]]:
     """Return the declared options, for flags, files and documentation."""
-    return [item for item in fields(ServeSettings) if item.name not in {"models", "tables"}]
+    return [item for item in fields(ServeOptions) if item.name not in NOT_OPTIONS]
 
 
 def models_help() -> str:
     """Return what a model on the command line may be."""
-    return str(next(item for item in fields(ServeSettings) if item.name == "models").metadata["help"])
+    return str(next(item for item in fields(ServeOptions) if item.name == "models").metadata["help"])
