@@ -205,6 +205,7 @@ def test_a_large_request_is_split_and_joined_again() -> None:
             assert large.outputs["y"].tolist() == [i / 2 + 2 for i in range(10)]
             assert model.batches == [4, 4, 3]
             assert large.compute_s > 0
+            assert 0 <= large.queue_s < 10
             with pytest.raises(ServingError) as raised:
                 await it.ask([*range(9), 1000.0])
             assert raised.value.code is Code.INVALID_ARGUMENT
