@@ -12,11 +12,14 @@ from servable.observe.access_log import Access
 from servable.transport.exchange import (
     Exchange,
     Field,
+    PartedBody,
     PartedReply,
+    PartReader,
     RepliesInParts,
     ReplyHead,
     RequestHead,
     Route,
+    TakesInParts,
     Trailers,
 )
 from servable.wire.grpc import is_grpc, parse_status
@@ -49,12 +52,13 @@ class WatchedApplication:
 class WatchedRoute(Route):
     """A route whose exchanges are watched. What all requests with its head share is made once."""
 
-    __slots__ = ("_route", "_write", "max_body", "method", "prefix_size", "target", "wants_body", "wire")
+    __slots__ = ("_route", "_write", "in_parts", "max_body", "method", "prefix_size", "target", "wants_body", "wire")
 
     def __init__(self, route: Route, head: RequestHead, write: Write) -> None:
         self._route = route
         self._write = write
         self.wants_body = route.wants_body
+        self.in_parts = route.in_parts
         self.max_body = route.max_body
         self.prefix_size = route.prefix_size
         self.wire = "grpc" if head.version == b"2" and is_grpc(head.get(b"content-type")) else "rest"
@@ -83,7 +87,7 @@ class WatchedRoute(Route):
 class WatchedExchange(Exchange):
     """An exchange that reports its reply."""
 
-    __slots__ = ("_answer", "_bytes_in", "_exchange", "_route", "_write", "reported")
+    __slots__ = ("_answer", "_exchange", "_route", "_write", "bytes_in", "reported")
     watched = True
 
     def __init__(self, exchange: Exchange, route: WatchedRoute, bytes_in: int, write: Write) -> None:
@@ -92,7 +96,7 @@ class WatchedExchange(Exchange):
         self.arrived = exchange.arrived
         self._exchange = exchange
         self._route = route
-        self._bytes_in = bytes_in
+        self.bytes_in = bytes_in
         self._write = write
         self._answer: object = None
         self.reported = False
@@ -133,16 +137,26 @@ class WatchedExchange(Exchange):
     def begin(self, head: ReplyHead) -> PartedReply:
         """Reply in parts; report when the reply has ended."""
         exchange = self._exchange
-        assert isinstance(exchange, RepliesInParts), "only a route of HTTP/2 begins a reply"
+        assert isinstance(exchange, RepliesInParts), "a client waits for the reply"
         return WatchedReply(self, head.status, exchange.begin(head))
 
-    def finished(self, status: int, trailers: Trailers, size: int) -> None:
+    def receive(self) -> PartedBody:
+        """Take the body in parts; what the route consumes of it is reported."""
+        exchange = self._exchange
+        assert isinstance(exchange, TakesInParts), "only a route of HTTP/2 takes a body in parts"
+        return WatchedBody(self, exchange.receive())
+
+    def finished(self, status: int, trailers: Trailers | None, size: int) -> None:
         """Report a reply in parts."""
         grpc = self._route.wire == "grpc"
         if self._exchange.cancelled:
             self.report(CLIENT_CLOSED, Code.CANCELLED.name if grpc else "", size)
         else:
-            self.report(status, _grpc_code(trailers.fields) if grpc else "", size)
+            self.report(status, _grpc_code(trailers.fields) if grpc and trailers is not None else "", size)
+
+    def failed(self, size: int) -> None:
+        """Report a reply that was cut off."""
+        self.report(INTERNAL_ERROR, Code.INTERNAL.name if self._route.wire == "grpc" else "", size)
 
     def report(self, status: int, code: str, bytes_out: int) -> None:
         """Write the line."""
@@ -161,7 +175,7 @@ class WatchedExchange(Exchange):
                 ref.version if ref is not None else None,
                 status,
                 code,
-                self._bytes_in,
+                self.bytes_in,
                 bytes_out,
                 time.monotonic() - self.arrived,
                 *times,
@@ -194,10 +208,38 @@ class WatchedReply(PartedReply):
         self._size += len(part)
         return self._reply.write(part)
 
-    def finish(self, trailers: Trailers) -> None:
+    def finish(self, trailers: Trailers | None = None) -> None:
         """Finish, then report."""
         self._reply.finish(trailers)
         self._exchange.finished(self._status, trailers, self._size)
+
+    def fail(self) -> None:
+        """Fail, then report."""
+        self._reply.fail()
+        self._exchange.failed(self._size)
+
+
+class WatchedBody(PartedBody):
+    """A body in parts whose size is reported."""
+
+    __slots__ = ("_body", "_exchange")
+
+    def __init__(self, exchange: WatchedExchange, body: PartedBody) -> None:
+        self._exchange = exchange
+        self._body = body
+
+    def start(self, reader: PartReader) -> None:
+        """Start."""
+        self._body.start(reader)
+
+    def consume(self, size: int) -> None:
+        """Consume and count."""
+        self._exchange.bytes_in += size
+        self._body.consume(size)
+
+    def need(self, size: int) -> None:
+        """Need."""
+        self._body.need(size)
 
 
 def _grpc_code(fields: tuple[Field, ...]) -> str:

@@ -158,16 +158,63 @@ class PartedReply(ABC):
         """
 
     @abstractmethod
-    def finish(self, trailers: Trailers) -> None:
-        """End the reply, once."""
+    def finish(self, trailers: Trailers | None = None) -> None:
+        """End the reply, once. gRPC needs trailers; HTTP/1.1 drops them."""
+
+    @abstractmethod
+    def fail(self) -> None:
+        """End the reply, once, in the middle: the client learns that it is not whole."""
 
 
 @runtime_checkable
 class RepliesInParts(Protocol):
-    """What an exchange over HTTP/2 can do besides ``respond``."""
+    """What an exchange with a client can do besides ``respond``."""
 
     def begin(self, head: ReplyHead) -> PartedReply:
         """Send the head now and the rest through what is returned. ``respond`` may not be called then."""
+
+
+class PartReader(Protocol):
+    """Takes a request body while it arrives. Called on the event loop; must not block."""
+
+    def data(self, part: bytes) -> None:
+        """Take the next bytes, cut anywhere."""
+
+    def end(self) -> None:
+        """The body is complete. Not called for a request that was answered or cancelled before."""
+
+
+class PartedBody(ABC):
+    """The flow of a request body to its ``PartReader``.
+
+    What was handed over counts as memory of the connection, and closes the client's window, until it is consumed: a
+    reader that waits makes its client wait, and nobody else.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def start(self, reader: PartReader) -> None:
+        """Hand over what has arrived, before this returns, and from now on what comes. Once."""
+
+    @abstractmethod
+    def consume(self, size: int) -> None:
+        """Say that ``size`` more of the bytes handed over are done with: as many may be sent again."""
+
+    @abstractmethod
+    def need(self, size: int) -> None:
+        """Say that nothing can be consumed before ``size`` more bytes have come: the client may send them at once.
+
+        If then it sends nothing for too long, the request is cancelled.
+        """
+
+
+@runtime_checkable
+class TakesInParts(Protocol):
+    """What an exchange over HTTP/2 can do whose route has ``in_parts``."""
+
+    def receive(self) -> PartedBody:
+        """Return the flow of the body, once."""
 
 
 class Route(ABC):
@@ -179,6 +226,11 @@ class Route(ABC):
     """False: ``handle`` is called at once with an empty body, and whatever the client still sends is discarded."""
     max_body: int | None = None
     """Bytes of body accepted; ``None`` means the listener's limit. More is answered by ``too_large``."""
+    in_parts: bool = False
+    """True: over HTTP/2 ``handle`` is called at once with an empty body, and ``TakesInParts`` gives the body.
+
+    ``max_body`` is not applied then: the client's window bounds what waits. HTTP/1.1 collects the body as ever.
+    """
     prefix_size: int = 0
     """If > 0, ``body_size`` is asked as soon as so many bytes of an incomplete body have arrived."""
 

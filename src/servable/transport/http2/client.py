@@ -371,7 +371,7 @@ class ClientConnection(FramedConnection[ClientStream]):
     def _given_up(self, stream: ClientStream, code: int) -> None:
         self._reset(stream, code)
 
-    def _takes_tiny(self, stream: ClientStream) -> bool:
+    def _takes_tiny(self, stream: ClientStream, size: int) -> bool:
         return True
 
     def _opened(self) -> int:

@@ -17,6 +17,7 @@ from servable.transport.http2.receiving import Incoming
 from servable.transport.http2.refusals import CONTINUE, HEAD_TOO_LARGE, NO_TUNNELS
 from servable.transport.http2.replies import head_block
 from servable.transport.http2.streams import ServerStream, Template
+from servable.transport.http2.uploads import PartedStream
 from servable.transport.http2.work import Work
 from servable.transport.ledger import Ledger
 from servable.transport.limits import Limits
@@ -95,7 +96,7 @@ class ServerConnection(LeavingConnection):
                         self.work.start(stream, data[stop + 9 : end])
                         return end
                     flags = 0
-                self._open_stream(ServerStream(self, stream_id, template, ended=flags & 1 == 1))
+                self._open_stream(template.stream(self, stream_id, template, ended=flags & 1 == 1))
                 return stop
         self._headers_frame(flags, stream_id, data[start:stop])
         return stop
@@ -115,7 +116,7 @@ class ServerConnection(LeavingConnection):
             if template is not None:
                 if not self.blocks.decoder.overflow:
                     self._templates.remember(block, template, self.blocks.decoder)
-                self._open_stream(ServerStream(self, stream_id, template, ended=flags & 1 == 1))
+                self._open_stream(template.stream(self, stream_id, template, ended=flags & 1 == 1))
 
     def _template(self, stream_id: int, fields: list[Field]) -> Template | None:
         """Return what the fields ask for; reset the stream if that is nothing."""
@@ -124,7 +125,8 @@ class ServerConnection(LeavingConnection):
                 return self._oversized(fields)
             head, length, awaits_continue = self.rules.request(fields)
             route = NO_TUNNELS if head.method == b"CONNECT" else self.application.route(head)
-            return Template(head, route, length, self.limits, awaits_continue=awaits_continue)
+            kind = PartedStream if route.in_parts else ServerStream
+            return Template(head, route, length, self.limits, kind, awaits_continue=awaits_continue)
         except MalformedError:
             self._reset_stream(stream_id, frames.PROTOCOL_ERROR)
         except Exception:  # noqa: BLE001  # whatever the application raises ends this request alone
@@ -140,7 +142,7 @@ class ServerConnection(LeavingConnection):
         route: Route = HEAD_TOO_LARGE
         if isinstance(self.application, AnswersOversizedHeads):
             route = self.application.oversized(head, self.blocks.decoder.list_size, self.limits.max_header_list)
-        return Template(head, route, UNKNOWN_LENGTH, self.limits, oversized=True)
+        return Template(head, route, UNKNOWN_LENGTH, self.limits, ServerStream, oversized=True)
 
     def _open_stream(self, stream: ServerStream) -> None:
         """Begin a request whose head is complete."""
@@ -184,8 +186,7 @@ class ServerConnection(LeavingConnection):
             raise PeerError(frames.STREAM_CLOSED, "DATA after the end of a stream")
         incoming = stream.incoming
         if incoming is None:
-            if end:
-                self._ended_unread(stream)
+            self._unassembled(stream, part, flow, end=end)
             return
         incoming.flow += flow
         incoming.add(part, self.now)
@@ -222,7 +223,19 @@ class ServerConnection(LeavingConnection):
             return True
         return False
 
-    def _ended_unread(self, stream: ServerStream) -> None:
+    def _unassembled(self, stream: ServerStream, part: bytes, flow: int, *, end: bool) -> None:
+        code = stream.take_unassembled(part, flow, end=end)
+        if code:
+            self._refuse(stream, code)
+
+    def _extend(self, stream: ServerStream) -> None:
+        if stream.incoming is None:
+            stream.extend()
+        else:
+            super()._extend(stream)
+
+    def ended_unread(self, stream: ServerStream) -> None:
+        """The client has ended a stream whose body nobody wants."""
         stream.ended = True
         if stream.answered and stream.outgoing is None:
             del self.streams[stream.stream_id]
@@ -230,7 +243,7 @@ class ServerConnection(LeavingConnection):
     def _end_body(self, stream: ServerStream) -> None:
         incoming = stream.incoming
         if incoming is None:
-            self._ended_unread(stream)
+            self._unassembled(stream, b"", 0, end=True)
         else:
             stream.ended = True
             if stream.template.length not in (-1, incoming.size):
@@ -314,8 +327,8 @@ class ServerConnection(LeavingConnection):
         self._reset(stream, code)
         self.guard.charge("rapid_reset", self.now)
 
-    def _takes_tiny(self, stream: ServerStream) -> bool:
-        return False
+    def _takes_tiny(self, stream: ServerStream, size: int) -> bool:
+        return stream.takes_tiny(size)
 
     def _reset(self, stream: ServerStream, code: int) -> None:
         self.streams.pop(stream.stream_id, None)
@@ -330,6 +343,12 @@ class ServerConnection(LeavingConnection):
             stream.answered = True
             self.work.ended()
             self._refuse(stream, frames.INTERNAL_ERROR)
+
+    def fail_stream(self, stream: ServerStream) -> None:
+        """Reset a stream whose reply cannot go on."""
+        self._refuse(stream, frames.INTERNAL_ERROR)
+        if not self.in_turn:
+            self.sender.schedule()
 
     def _abandon(self, reason: str) -> None:
         for stream in list(self.streams.values()):

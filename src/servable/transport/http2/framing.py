@@ -56,6 +56,7 @@ class FramedConnection(Lifetime[S], Generic[S]):
     ) -> None:
         super().__init__(limits, loop, caches, on_close, clock)
         self.ledger = ledger or Ledger()
+        self.sender.report_stall = self.ledger.stalled
         self.peer_name = "a server"
         self.guard = Guard(limits.rates, self.now)
         self._updates_left = 0.0
@@ -103,8 +104,8 @@ class FramedConnection(Lifetime[S], Generic[S]):
         """The peer sent RST_STREAM for a stream."""
 
     @abstractmethod
-    def _takes_tiny(self, stream: S) -> bool:
-        """Return True if tiny DATA frames are normal for the stream."""
+    def _takes_tiny(self, stream: S, size: int) -> bool:
+        """Return True if DATA frames of so few bytes are normal for the stream."""
 
     @abstractmethod
     def _opened(self) -> int:
@@ -169,6 +170,9 @@ class FramedConnection(Lifetime[S], Generic[S]):
         finally:
             self.in_turn = False
 
+    def _stalled(self) -> None:
+        self.ledger.count("send_stalled")
+
     def _fault(self, fault: PeerError) -> None:
         """End the connection because of what the peer did."""
         self.ledger.fault(fault.event, self.peer_name, fault.reason, self.now)
@@ -222,10 +226,11 @@ class FramedConnection(Lifetime[S], Generic[S]):
                 if stream is None:
                     self._stray_data(stream_id)
                 else:
-                    if stop - start >= TINY:
+                    length = stop - start
+                    if length >= TINY:
                         self.guard.data_moves()
                     elif not flags & 1:
-                        self.guard.data(stop - start, self.now, tiny_is_normal=self._takes_tiny(stream))
+                        self.guard.data(length, self.now, tiny_is_normal=self._takes_tiny(stream, length))
                     self._deliver(stream, data[start:stop], size, end=flags & 1 == 1)
         else:
             self._turn_is_full = True

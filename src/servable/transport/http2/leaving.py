@@ -135,11 +135,12 @@ class LeavingConnection(FramedConnection[ServerStream]):
         timeout_s = self.limits.body_progress_timeout_s
         when = NEVER
         for stream in list(self.streams.values()):
-            if stream.incoming is not None:
-                if stream.incoming.moved_at + timeout_s <= now:
+            owed_since = stream.owed_since()
+            if owed_since is not None:
+                if owed_since + timeout_s <= now:
                     self._refuse(stream, frames.CANCEL)
                 else:
-                    when = min(when, stream.incoming.moved_at + timeout_s)
+                    when = min(when, owed_since + timeout_s)
         return when
 
     def _grow_old(self, now: float) -> float:

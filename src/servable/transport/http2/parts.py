@@ -22,11 +22,13 @@ _AT_ONCE = 64 * KIB
 class StreamedReply(PartedReply):
     """The parts of one stream. What waits counts as the connection's queued output."""
 
-    __slots__ = ("_held", "_parts", "_stream", "_tail")
+    __slots__ = ("_bodyless", "_held", "_parts", "_stream", "_tail")
 
-    def __init__(self, stream: ServerStream) -> None:
+    def __init__(self, stream: ServerStream, *, bodyless: bool) -> None:
+        """``bodyless``: the head ends the reply, whatever is written."""
         self.on_drained: Callable[[], None] | None = None
         self._stream = stream
+        self._bodyless = bodyless
         self._parts: deque[bytes] = deque()
         self._held = 0
         self._tail = b""
@@ -38,7 +40,7 @@ class StreamedReply(PartedReply):
             if stream.cancelled:
                 return True
             raise RuntimeError("the reply is finished")
-        if stream.cancelled or not part:
+        if stream.cancelled or not part or self._bodyless:
             return True
         connection = stream.connection
         if stream.outgoing is None and not self._parts:
@@ -51,16 +53,13 @@ class StreamedReply(PartedReply):
             connection.sender.schedule()
         return self._held < _HIGH
 
-    def finish(self, trailers: Trailers) -> None:
+    def finish(self, trailers: Trailers | None = None) -> None:
         """End the reply after what was written. This frees the work slot, of a cancelled exchange too."""
         stream = self._stream
-        if stream.answered:
-            raise RuntimeError("an exchange is answered once")
-        stream.answered = True
+        self._answer()
         connection = stream.connection
         if not stream.cancelled:
-            block = trailers.encoded_h2 or trailers_block(trailers)
-            tail = frames.headers(stream.stream_id, block, connection.sender.max_frame, end_stream=True)
+            tail = self._last(trailers)
             if stream.outgoing is None and not self._parts:
                 connection.sender.out.append(tail)
                 connection.finished(stream)
@@ -69,6 +68,31 @@ class StreamedReply(PartedReply):
             if not connection.in_turn:
                 connection.sender.schedule()
         connection.work.ended()
+
+    def fail(self) -> None:
+        """Reset the stream."""
+        stream = self._stream
+        self._answer()
+        if not stream.cancelled:
+            stream.connection.fail_stream(stream)
+        stream.connection.work.ended()
+
+    def _answer(self) -> None:
+        stream = self._stream
+        if stream.answered:
+            raise RuntimeError("an exchange is answered once")
+        stream.answered = True
+        stream.stop_reading()
+
+    def _last(self, trailers: Trailers | None) -> bytes:
+        """Return the frames that end the stream."""
+        stream = self._stream
+        if self._bodyless:
+            return b""
+        if trailers is None:
+            return frames.header(0, frames.DATA, frames.END_STREAM, stream.stream_id)
+        block = trailers.encoded_h2 or trailers_block(trailers)
+        return frames.headers(stream.stream_id, block, stream.connection.sender.max_frame, end_stream=True)
 
     def go_on(self) -> bool:
         """A part has gone out: send the next. Return False if that was the last, and its trailers are out."""

@@ -52,11 +52,12 @@ class Incoming:
 class Receiver:
     """The receive windows of one connection."""
 
-    __slots__ = ("_advertised", "_window", "buffered", "enforced_window", "unreturned")
+    __slots__ = ("_window", "advertised", "buffered", "enforced_window", "unreturned")
 
     def __init__(self, connection_window: int, initial_window: int) -> None:
         self._window = max(connection_window, frames.DEFAULT_WINDOW)
-        self._advertised = initial_window
+        self.advertised = initial_window
+        """The stream window that our SETTINGS give."""
         self.enforced_window = max(initial_window, frames.DEFAULT_WINDOW)
         """The stream window a peer may use: until it has seen our SETTINGS, at least the default."""
         self.unreturned = 0
@@ -66,7 +67,7 @@ class Receiver:
 
     def acknowledged(self) -> None:
         """The peer has applied our SETTINGS."""
-        self.enforced_window = self._advertised
+        self.enforced_window = self.advertised
 
     def count(self, size: int) -> None:
         """Count a DATA frame; raise if the peer ignores the connection's window."""
@@ -91,8 +92,8 @@ class Receiver:
         needed = body.expected - body.size
         if body.expected != UNKNOWN_LENGTH and needed > 0:
             increment = min(needed, frames.MAX_WINDOW) - remaining
-        elif remaining < self._advertised >> 1 or not remaining:
-            increment = self._advertised - remaining
+        elif remaining < self.advertised >> 1 or not remaining:
+            increment = self.advertised - remaining
         else:
             return b""
         if increment <= 0:

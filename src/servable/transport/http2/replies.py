@@ -52,11 +52,11 @@ class _Date:
 _date = _Date()
 
 
-def plain_block(block: bytes, status: int, size: int) -> bytes:
-    """Return the block of a plain HTTP reply: with ``date``, and ``content-length`` where there may be a body."""
+def plain_block(block: bytes, status: int, size: int | None) -> bytes:
+    """Return the block of a plain HTTP reply: with ``date``, and ``content-length`` where a body has a known one."""
     now = int(time.time())
     date = _date.block if now == _date.second else _date.refresh(now)
-    if status in BODYLESS:
+    if size is None or status in BODYLESS:
         return block + date
     length = b"%d" % size
     return b"%b%b%b%c%b" % (block, date, _CONTENT_LENGTH, len(length), length)

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from servable.transport.exchange import Exchange, PartedReply, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.http2 import frames
 from servable.transport.http2.parts import StreamedReply
 from servable.transport.http2.replies import BODYLESS, head_block, plain_block, trailers_block
 from servable.transport.limits import Limits
@@ -32,6 +33,7 @@ class Template:
         "max_body",
         "prefix_size",
         "route",
+        "stream",
         "wants_body",
     )
 
@@ -41,18 +43,21 @@ class Template:
         route: Route,
         length: int,
         limits: Limits,
+        stream: type[ServerStream],
         *,
         awaits_continue: bool = False,
         oversized: bool = False,
     ) -> None:
+        """``stream`` is what a request with this head becomes."""
         self.head = head
         self.route = route
+        self.stream = stream
         self.length = length
         """The content length, or -1."""
         self.max_body = limits.max_body if route.max_body is None else route.max_body
         self.prefix_size = route.prefix_size
         self.awaits_continue = awaits_continue
-        self.wants_body = route.wants_body and not oversized
+        self.wants_body = route.wants_body and not (oversized or route.in_parts)
         self.inline = min(self.max_body, limits.initial_window, limits.max_frame) if self.wants_body else -1
         """The longest body that may be handed over straight from the frame behind the header block."""
         self._is_grpc: bool | None = None
@@ -113,13 +118,37 @@ class ServerStream(Exchange):
         """Send the head now and the rest in parts."""
         if self.answered or self.parts is not None:
             raise RuntimeError("an exchange is answered once")
-        self.parts = StreamedReply(self)
+        block = head.encoded_h2 or head_block(head)
+        bodyless = head.status in BODYLESS or self.head.method == b"HEAD"
+        if not self.template.is_grpc():
+            block = plain_block(block, head.status, None)
+        self.parts = StreamedReply(self, bodyless=bodyless)
         if not self.cancelled:
             sender = self.connection.sender
-            sender.out.append(sender.head(self.stream_id, head.encoded_h2 or head_block(head)))
+            sender.out.append(sender.head(self.stream_id, block, end_stream=bodyless))
             if not self.connection.in_turn:
                 sender.schedule()
         return self.parts
+
+    def take_unassembled(self, part: bytes, flow: int, *, end: bool) -> int:
+        """Take DATA, or the end, of a body that nobody assembles; return an error code if the stream must be reset."""
+        if end:
+            self.connection.ended_unread(self)
+        return frames.NO_ERROR
+
+    def takes_tiny(self, size: int) -> bool:
+        """Return True if DATA of ``size`` bytes is normal here, however small."""
+        return False
+
+    def owed_since(self) -> float | None:
+        """Return when the client last sent some of a body that it owes, or ``None``."""
+        return self.incoming.moved_at if self.incoming is not None else None
+
+    def extend(self) -> None:
+        """The receive window was set anew: let the client send what it may."""
+
+    def stop_reading(self) -> None:
+        """The request is answered, whether or not the client has ended it."""
 
     def cancel(self) -> None:
         """The client no longer waits: tell the one who works for it, once."""
