@@ -20,6 +20,7 @@ REPORTS = Path(__file__).parent.parent / "docs" / "benchmarks"
 SCENARIOS = {
     "noop": "The server itself: a one-layer model",
     "models": "Small text models, as a ratio to a raw TensorFlow session",
+    "batching": "TensorFlow Serving's batching parameters against automatic batching",
     "cold_start": "Cold start",
 }
 PACKAGES = ("numpy", "onnxruntime", "tensorflow-cpu", "uvloop", "httptools", "orjson", "protobuf", "grpcio")
