@@ -15,6 +15,7 @@ from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.warmup import warm_up
 from servable.listeners.access import WatchedApplication
 from servable.listeners.grpc import GrpcApplication
+from servable.listeners.grpc_examples import ExampleService
 from servable.listeners.grpc_health import HealthService
 from servable.listeners.http import HttpApplication
 from servable.listeners.ports import PortApplication
@@ -92,7 +93,9 @@ class Server:
         if not self.configs and not self.settings.model_config_file:
             raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
         self._names = frozenset(config.name for config in self.configs)
-        grpc = GrpcApplication(self.inference, self.manager, self.metrics.meter("grpc"), self.health.routes())
+        meter = self.metrics.meter("grpc")
+        more = {**self.health.routes(), **ExampleService(self.inference, self.manager, meter).routes()}
+        grpc = GrpcApplication(self.inference, self.manager, meter, more)
         http = HttpApplication(
             self.inference,
             self.manager,
