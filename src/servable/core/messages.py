@@ -27,7 +27,8 @@ class ModelRef(NamedTuple):
 class InferRequest:
     """One request. ``signature`` "" means the default one; ``deadline`` is in seconds of ``time.monotonic()``.
 
-    ``output_filter`` empty means all outputs. ``metadata`` is what the client sent beside the request.
+    ``output_filter`` empty means all outputs. ``metadata`` is what the client sent beside the request. ``callers``
+    are the names of the models on whose behalf it is made, the first one first.
     """
 
     model: ModelRef
@@ -36,6 +37,7 @@ class InferRequest:
     output_filter: tuple[str, ...] = ()
     deadline: float | None = None
     metadata: Metadata = ()
+    callers: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

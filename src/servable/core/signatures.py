@@ -37,7 +37,8 @@ class TensorSpec:
 class Signature:
     """One way to call a model. ``inputs`` keep the order in which the engine is fed (sorted for a SavedModel).
 
-    ``defaults`` are values of inputs that a client may leave out.
+    ``defaults`` are values of inputs that a client may leave out. ``streamed``: it answers in parts, each with all its
+    outputs.
     """
 
     name: str
@@ -45,9 +46,10 @@ class Signature:
     outputs: Mapping[str, TensorSpec]
     method_name: str = PREDICT_METHOD
     defaults: Mapping[str, Array] = field(default_factory=lambda: MappingProxyType({}))
+    streamed: bool = False
 
     def __str__(self) -> str:
         """Return a form for people: ``serving_default(x: float32[?]) -> y: float32[?]``."""
         inputs = ", ".join(f"{name}: {spec}" for name, spec in self.inputs.items())
         outputs = ", ".join(f"{name}: {spec}" for name, spec in self.outputs.items())
-        return f"{self.name}({inputs}) -> {outputs}"
+        return f"{self.name}({inputs}) -> {'parts of ' if self.streamed else ''}{outputs}"

@@ -6,6 +6,7 @@ All data is little endian and, where bytes are taken, row-major.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -99,6 +100,23 @@ def as_tensor(value: Any, dtype: DType | None = None) -> Array:
         return array.astype(dtype.numpy)
     dtype_of(array)
     return array
+
+
+def join_parts(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Return an answer that came in parts as one: joined along the first axis, single numbers as a list of them.
+
+    ``ValueError`` names an output whose parts do not fit, or says that there were none.
+    """
+    if not parts:
+        raise ValueError("there are no parts to join")
+    joined: dict[str, Array] = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        try:
+            joined[name] = np.concatenate(arrays) if arrays[0].ndim else np.stack(arrays)
+        except ValueError as error:
+            raise ValueError(f"the parts of output {name} cannot be joined: {error}") from None
+    return joined
 
 
 def _as_strings(array: Array) -> Array:

@@ -60,7 +60,7 @@ class Link(Protocol):
     """The way from a model in a child process to the other models of its server."""
 
     async def call(self, request: InferRequest) -> Mapping[str, Array]:
-        """Call another model; what went wrong there is raised. FAILED_PRECONDITION while the caller computes nothing."""
+        """Call another model; raise what went wrong there. FAILED_PRECONDITION while the caller computes nothing."""
 
 
 Told: TypeAlias = Callable[[int, "InferResponse | ServingError"], None]

@@ -9,21 +9,26 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
 from servable.core.errors import Code, ServingError, failed_precondition, internal
+from servable.core.tensors import Array
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
+from servable.engines.child_link import ChildLink
 from servable.engines.child_memory import Arena
 from servable.engines.child_messages import (
     Answer,
     Channel,
+    End,
     Failure,
     FromParent,
     Load,
     Loaded,
     Progress,
     Run,
+    Step,
     child_channel,
 )
 from servable.engines.child_signatures import describe
@@ -55,23 +60,25 @@ def _live(channel: Channel[FromParent], requests: Arena, answers: Arena) -> None
     order = channel.receive()
     if not isinstance(order, Load):
         return
+    link = ChildLink(channel, requests, answers)
     try:
-        model = _load(order, channel)
+        model = _load(order, channel, link)
     except ServingError as error:
         channel.send(Failure(error.code, error.message))
         return
     forms = describe(model.signatures, answers)
-    channel.send(Loaded(model.engine, model.precision, forms, answers.size))
+    channel.send(Loaded(model.engine, model.precision, forms, answers.size, model.uses))
     # A framework's hundreds of thousands of objects are here to stay: no collection need walk them again.
     gc.collect()
     gc.freeze()
+    calls = _Calls(model, link, requests, answers)
     while (message := channel.receive()) is not None:
-        if isinstance(message, Run):
-            channel.send(_run(model, message, requests, answers))
+        if isinstance(message, Run | Step):
+            channel.send(calls.reply(message))
     model.close()
 
 
-def _load(order: Load, channel: Channel[FromParent]) -> Model:
+def _load(order: Load, channel: Channel[FromParent], link: ChildLink) -> Model:
     module_name, _, class_name = order.target.partition(":")
     options = EngineOptions(
         intra_op_threads=order.intra_op_threads,
@@ -79,6 +86,7 @@ def _load(order: Load, channel: Channel[FromParent]) -> Model:
         precision=order.precision,
         saved_model_tags=order.saved_model_tags,
         report=lambda line: channel.send(Progress(line)),
+        link=link,
     )
     try:
         engine = cast("type[Engine]", getattr(importlib.import_module(module_name), class_name))()
@@ -101,13 +109,56 @@ def _around(model: Model, transform: str) -> Model:
     return transformed(model, Path(transform))
 
 
-def _run(model: Model, message: Run, requests: Arena, answers: Arena) -> Answer | Failure:
-    try:
-        inputs = requests.take(message.inputs, message.memory)
-        outputs = model.run(message.signature, inputs, message.outputs)
-        return Answer(answers.put(outputs.items()), answers.size)
-    except ServingError as error:
-        return Failure(error.code, error.message)
-    except Exception as error:  # noqa: BLE001  # a model may raise anything
-        traceback.print_exc()
-        return Failure(Code.INTERNAL, f"the model failed: {type(error).__name__}: {error}")
+class _Calls:
+    """Answers calls, one at a time, and keeps streams that are between two parts."""
+
+    def __init__(self, model: Model, link: ChildLink, requests: Arena, answers: Arena) -> None:
+        self._model = model
+        self._link = link
+        self._requests = requests
+        self._answers = answers
+        self._streams: dict[int, Generator[dict[str, Array], None, None]] = {}
+
+    def reply(self, message: Run | Step) -> Answer | Failure | End:
+        """Compute, and say what came of it."""
+        try:
+            self._link.open()
+            try:
+                outputs = self._run(message) if isinstance(message, Run) else self._step(message)
+            finally:
+                self._link.close()
+            if outputs is None:
+                return End()
+            return Answer(self._answers.put(outputs.items()), self._answers.size)
+        except ServingError as error:
+            return Failure(error.code, error.message)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a model may raise anything
+            traceback.print_exc()
+            return Failure(Code.INTERNAL, f"the model failed: {type(error).__name__}: {error}")
+
+    def _run(self, message: Run) -> dict[str, Array] | None:
+        inputs = self._requests.take(message.inputs, message.memory)
+        if not message.stream:
+            return self._model.run(message.signature, inputs, message.outputs)
+        parts = self._streams[message.stream] = self._model.stream(message.signature, inputs, message.outputs)
+        return self._part(message.stream, parts)
+
+    def _step(self, message: Step) -> dict[str, Array] | None:
+        if not message.last:
+            return self._part(message.stream, self._streams[message.stream])
+        parts = self._streams.pop(message.stream, None)
+        if parts is not None:
+            parts.close()
+        return None
+
+    def _part(self, stream: int, parts: Generator[dict[str, Array], None, None]) -> dict[str, Array] | None:
+        try:
+            return next(parts)
+        except StopIteration:
+            del self._streams[stream]
+            return None
+        except BaseException:
+            del self._streams[stream]
+            raise

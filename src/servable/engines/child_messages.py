@@ -4,6 +4,10 @@ A message is a frame: its length (4 bytes, little endian), then MessagePack: an 
 Tensors are not in the messages but in shared memory (``child_memory``); ``Place`` says where. The parent speaks first
 (``Load``); after ``Loaded`` the two alternate, and each may reuse its memory when it has the other's answer.
 
+While the child computes it may have the parent call other models: ``Ask``, and for each of its calls, in any order and
+any number at once, a result in ``Told``. Whoever sends one of these waits for ``Taken`` before it writes to its memory
+again. What comes for a computation that has ended meanwhile is ignored.
+
 Pipes, not eventfds: the wake-up costs the same (7.1 against 6.7 µs), and a pipe also tells that the other side ended.
 """
 
@@ -63,6 +67,7 @@ class SignatureForm(msgspec.Struct, array_like=True):
     outputs: list[SpecForm]
     method_name: str
     defaults: list[Place]
+    streamed: bool
 
 
 class Loaded(msgspec.Struct, array_like=True, tag="loaded"):
@@ -72,33 +77,93 @@ class Loaded(msgspec.Struct, array_like=True, tag="loaded"):
     precision: str
     signatures: list[SignatureForm]
     memory: int
+    uses: tuple[str, ...]
 
 
 class Run(msgspec.Struct, array_like=True, tag="run", gc=False):
-    """Parent: compute. ``memory`` is the size of the arena of requests."""
+    """Parent: compute. ``memory`` is the size of the arena of requests. ``stream`` is the number of a new stream, of
+    which the first part is wanted, or 0.
+    """
 
     signature: str
     outputs: tuple[str, ...]
     inputs: list[Place]
     memory: int
+    stream: int = 0
+
+
+class Step(msgspec.Struct, array_like=True, tag="step", gc=False):
+    """Parent: compute the next part of a stream; or, with ``last``, end it."""
+
+    stream: int
+    last: bool
+
+
+class Taken(msgspec.Struct, array_like=True, tag="taken", gc=False):
+    """Either: what you sent has been copied."""
+
+
+class Call(msgspec.Struct, array_like=True, gc=False):
+    """One call of another model. Its inputs' names begin with its number and a slash."""
+
+    number: int
+    model: str
+    signature: str
+    version: int | None
+    label: str | None
+    outputs: tuple[str, ...]
+    inputs: list[Place]
+
+
+class Ask(msgspec.Struct, array_like=True, tag="ask", gc=False):
+    """Child: call these models. ``memory`` is the size of the arena of answers."""
+
+    calls: list[Call]
+    memory: int
+
+
+class GiveUp(msgspec.Struct, array_like=True, tag="give_up", gc=False):
+    """Child: nobody waits for these calls any more."""
+
+    numbers: list[int]
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """What came of a call: a code and a message, or, with code 0, outputs."""
+
+    number: int
+    code: int
+    message: str
+    outputs: list[Place]
+
+
+class Told(msgspec.Struct, array_like=True, tag="told", gc=False):
+    """Parent: what came of some calls. ``memory`` is the size of the arena of requests."""
+
+    results: list[Result]
+    memory: int
 
 
 class Answer(msgspec.Struct, array_like=True, tag="answer", gc=False):
-    """Child: the outputs of the last ``Run``. ``memory`` is the size of the arena of answers."""
+    """Child: the outputs of the last ``Run`` or ``Step``. ``memory`` is the size of the arena of answers."""
 
     outputs: list[Place]
     memory: int
 
 
 class Failure(msgspec.Struct, array_like=True, tag="failure"):
-    """Child: the last ``Load`` or ``Run`` failed so."""
+    """Child: the last ``Load``, ``Run`` or ``Step`` failed so; a stream has ended with that."""
 
     code: int
     message: str
 
 
-FromParent = Load | Run
-FromChild = Progress | Loaded | Answer | Failure
+class End(msgspec.Struct, array_like=True, tag="end", gc=False):
+    """Child: the stream has no more parts."""
+
+
+FromParent = Load | Run | Step | Taken | Told
+FromChild = Progress | Loaded | Answer | Failure | End | Ask | GiveUp | Taken
 
 Incoming = TypeVar("Incoming")
 

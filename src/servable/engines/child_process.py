@@ -9,13 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from servable.core.errors import Code, ServingError
 from servable.core.tensors import Array
+from servable.engines.base import Caller
+from servable.engines.child_calls import Conversation
 from servable.engines.child_memory import Arena, new_memory
-from servable.engines.child_messages import Answer, Failure, Run, parent_channel
+from servable.engines.child_messages import Answer, End, Failure, FromChild, Run, Step, parent_channel
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _END_TIMEOUT_S = 10.0
@@ -80,23 +82,48 @@ class ChildProcess:
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
 
     def call(
-        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float = 0.0
-    ) -> dict[str, Array]:
-        """Compute there. ``ProcessEnded`` if it did not live to answer; 0 lets it take any time for that."""
+        self,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        timeout_s: float = 0.0,
+        caller: Caller | None = None,
+        stream: int = 0,
+    ) -> dict[str, Array] | None:
+        """Compute there. ``ProcessEnded`` if it did not live to answer; 0 lets it take any time for that.
+
+        With a number of a ``stream`` return its first part, ``None`` if it has none.
+        """
         try:
             places = self.requests.put(inputs.items())
         except TypeError as error:
             raise ServingError(Code.INVALID_ARGUMENT, str(error)) from error
         except OSError as error:
             raise _no_memory(error) from error
+        return self._exchange(Run(signature, tuple(outputs), places, self.requests.size, stream), timeout_s, caller)
+
+    def step(
+        self, stream: int, *, last: bool, timeout_s: float = 0.0, caller: Caller | None = None
+    ) -> dict[str, Array] | None:
+        """Return the next part of a stream, ``None`` if there is no more. ``last`` ends it."""
+        return self._exchange(Step(stream, last), timeout_s, caller)
+
+    def _exchange(self, message: Run | Step, timeout_s: float, caller: Caller | None) -> dict[str, Array] | None:
+        def expire() -> None:
+            self.kill(f"was killed because a call took longer than {timeout_s:g} s (--child_timeout_s)")
+
+        given = False
         try:
-            self.channel.send(Run(signature, tuple(outputs), places, self.requests.size))
+            self.channel.send(message)
+            given = True
             if timeout_s and not wait_readable(self.channel.read_fd, timeout_s):
-                self.kill(f"was killed because a call took longer than {timeout_s:g} s (--child_timeout_s)")
+                expire()
             reply = self.channel.receive()
+            if not isinstance(reply, Answer):
+                reply = self._converse(reply, timeout_s, caller, expire)
             self.requests.shrink()
         except BrokenPipeError:
-            raise ProcessEnded(computing=False) from None
+            raise ProcessEnded(computing=given) from None
         except BaseException:
             self.kill()  # it will answer a question that nobody asks any more
             raise
@@ -107,8 +134,16 @@ class ChildProcess:
                 raise _no_memory(error) from error
         if isinstance(reply, Failure):
             raise ServingError(Code(reply.code), reply.message)
+        if isinstance(reply, End):
+            return None
         self.kill()
         raise ProcessEnded(computing=True)
+
+    def _converse(
+        self, message: FromChild | None, timeout_s: float, caller: Caller | None, expire: Callable[[], None]
+    ) -> FromChild | None:
+        conversation = Conversation(self.channel, self.requests, self.answers, caller, timeout_s, expire)
+        return conversation.follow(message)
 
     def kill(self, why: str = "") -> None:
         """End it at once, and what it started. ``why`` is what people are told of its end."""

@@ -26,6 +26,7 @@ def describe(signatures: Mapping[str, Signature], arena: Arena) -> list[Signatur
             _forms(signature.outputs),
             signature.method_name,
             [next(places) for _ in signature.defaults],
+            signature.streamed,
         )
         for signature in signatures.values()
     ]
@@ -42,6 +43,7 @@ def restore(forms: Iterable[SignatureForm], arena: Arena, memory: int) -> dict[s
             _specs(form.outputs),
             form.method_name,
             {place.name.removeprefix(f"{form.name}/"): values[place.name] for place in form.defaults},
+            form.streamed,
         )
         for form in forms
     }

@@ -10,7 +10,7 @@ class Doubler:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +19,10 @@ from servable.core.errors import failed_precondition, unavailable
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
-from servable.engines.python_code import Function, import_file, incomplete, load_failure
+from servable.engines.python_code import declared_uses, import_file, incomplete, load_failure
+from servable.engines.python_function import Function
 from servable.engines.python_hints import read_form
+from servable.engines.python_models import Models, Turns
 
 
 class PythonModel(Model):
@@ -28,22 +30,45 @@ class PythonModel(Model):
 
     engine = "python"
 
-    def __init__(self, served: Any, predict: Function) -> None:
+    def __init__(self, served: Any, predict: Function, uses: tuple[str, ...] = ()) -> None:
+        self.uses = uses
         self._served = served
         self._predict: Function | None = predict
         form = predict.form
         self.signatures = {
             DEFAULT_SIGNATURE: Signature(
-                DEFAULT_SIGNATURE, form.input_specs(), form.output_specs(), defaults=form.defaults
+                DEFAULT_SIGNATURE,
+                form.input_specs(),
+                form.output_specs(),
+                defaults=form.defaults,
+                streamed=form.streamed,
             )
         }
 
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Call ``predict`` and return what was asked for of its outputs."""
+        results = self._open(signature)(inputs)
+        return {name: results[name] for name in outputs}
+
+    def stream(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Generator[dict[str, Array], None, None]:
+        """Call ``predict`` and pass on what it yields."""
+        predict = self._open(signature)
+        if not predict.form.streamed:
+            yield self.run(signature, inputs, outputs)
+            return
+        parts = predict.parts(inputs)
+        try:
+            for part in parts:
+                yield {name: part[name] for name in outputs}
+        finally:
+            parts.close()
+
+    def _open(self, signature: str) -> Function:
         if self._predict is None:
             raise unavailable(f"the model is closed; {signature} cannot be called")
-        results = self._predict(inputs)
-        return {name: results[name] for name in outputs}
+        return self._predict
 
     def close(self) -> None:
         """Let go of the object."""
@@ -81,9 +106,13 @@ class PythonEngine(Engine):
             served = served_class()
         except BaseException as error:  # noqa: BLE001  # the user's code
             raise load_failure(f"{served_class.__name__}() in {path} failed", error) from None
-        form = read_form(served.predict, title)
+        form = read_form(served.predict, title, may_yield=True)
+        turns = Turns()
+        uses = _uses(served_class, path)
+        if uses:
+            served.models = Models(served_class.__name__, uses, options.link, turns)
         _call_load(served, path)
-        return PythonModel(served, Function(served.predict, form))
+        return PythonModel(served, Function(served.predict, form, turns=turns), uses)
 
 
 def find_class(module: ModuleType, path: Path) -> type[Any]:
@@ -106,6 +135,17 @@ def find_class(module: ModuleType, path: Path) -> type[Any]:
             "one file is one model; begin the names of the others with an underscore"
         )
     return found[0]
+
+
+def _uses(served_class: type[Any], path: Path) -> tuple[str, ...]:
+    """Return the models that a class says it calls; what the server read before it ran the file must be the same."""
+    uses = declared_uses(path)
+    if sorted(set(getattr(served_class, "uses", ()))) != sorted(uses):
+        raise failed_precondition(
+            f"uses of {served_class.__name__} in {path} is not what its class body says; "
+            'write the names of the models out there, as in uses = ["lstm"]'
+        )
+    return uses
 
 
 def _call_load(served: Any, path: Path) -> None:

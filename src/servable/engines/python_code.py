@@ -1,21 +1,15 @@
-"""Imports a file of the user's Python, in a child process, and says plainly what is wrong with it."""
+"""Reads a file of the user's Python, and runs it, in a child process; says plainly what is wrong with it."""
 
 from __future__ import annotations
 
 import ast
-import asyncio
 import importlib.util
-import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-from servable.core.errors import ServingError, failed_precondition, internal, not_found
-from servable.core.tensors import Array
-from servable.engines.python_hints import Form
+from servable.core.errors import ServingError, failed_precondition, not_found
 
 
 def incomplete(path: Path) -> str | None:
@@ -34,6 +28,45 @@ def incomplete(path: Path) -> str | None:
     except ValueError as error:
         return f"{path} is no Python: {error}"
     return None
+
+
+def declared_uses(path: Path) -> tuple[str, ...]:
+    """Return the names of the models that a Python model says it calls: ``uses = ["lstm"]`` in its class. Runs nothing.
+
+    FAILED_PRECONDITION if they are not written out there.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (OSError, SyntaxError, ValueError):
+        return ()  # the load says what is wrong with it
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for statement in node.body:
+                if _name_of(statement) == "uses":
+                    return _names_in(statement, path)
+    return ()
+
+
+def _name_of(statement: ast.stmt) -> str:
+    """Return the name that a statement of a class defines, if it defines one."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return statement.name
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return next((target.id for target in targets if isinstance(target, ast.Name)), "")
+
+
+def _names_in(statement: ast.stmt, path: Path) -> tuple[str, ...]:
+    value = getattr(statement, "value", None)
+    try:
+        names = ast.literal_eval(value) if value is not None else None
+    except ValueError:
+        names = None
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise failed_precondition(
+            f"uses in {path} line {statement.lineno} is read before the file is run: "
+            'write the names of the models out, as in uses = ["lstm"]'
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def import_file(path: Path) -> ModuleType:
@@ -77,41 +110,3 @@ def _trail(error: BaseException) -> list[traceback.FrameSummary]:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(("<", str(Path(__file__).parent)))]
     return own[::-1]
-
-
-class Function:
-    """A function of the user's with its form: called with tensors, it gives tensors or a ``ServingError``.
-
-    ``from_client`` tells whose fault it is if the inputs do not fit: the client's, or that of the model before it.
-    """
-
-    def __init__(self, call: Callable[..., Any], form: Form, *, from_client: bool = True) -> None:
-        self.form = form
-        self._call = call
-        self._from_client = from_client
-        self._loop = asyncio.new_event_loop() if inspect.iscoroutinefunction(call) else None
-
-    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Call it. A ``ServingError`` that it raises goes to the client; of others only the type, and to the log all.
-
-        INVALID_ARGUMENT for inputs that do not fit its annotations, INTERNAL for a failure or a wrong result of its.
-        """
-        try:
-            arguments, sizes = self.form.arguments(inputs)
-        except ServingError as error:
-            raise error if self._from_client else internal(f"{self.form.title}: {error.message}") from None
-        try:
-            value = self._call(**arguments)
-            if self._loop is not None:
-                value = self._loop.run_until_complete(value)
-        except ServingError:
-            raise
-        except BaseException as error:  # noqa: BLE001  # the user's code
-            traceback.print_exc()
-            raise internal(f"{self.form.title} raised {type(error).__name__}") from None
-        return self.form.results(value, sizes)
-
-    def close(self) -> None:
-        """Free what calls have kept."""
-        if self._loop is not None:
-            self._loop.close()

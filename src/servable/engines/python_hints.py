@@ -5,7 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +43,7 @@ class Form:
         defaults: Mapping[str, Array],
         *,
         bare: bool,
+        streamed: bool = False,
     ) -> None:
         self.title = title
         self.inputs = inputs
@@ -41,6 +51,8 @@ class Form:
         self.defaults = defaults
         self.bare = bare
         """Whether it returns one tensor, without a name."""
+        self.streamed = streamed
+        """Whether it gives its outputs in parts, each of this form."""
 
     def input_specs(self) -> dict[str, TensorSpec]:
         """Return the inputs as a signature has them."""
@@ -96,7 +108,7 @@ class Form:
         return array
 
 
-def read_form(function: Callable[..., Any], title: str) -> Form:
+def read_form(function: Callable[..., Any], title: str, *, may_yield: bool = False) -> Form:
     """Return the form of a function or bound method; FAILED_PRECONDITION says which annotation is missing or wrong."""
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -117,8 +129,27 @@ def read_form(function: Callable[..., Any], title: str) -> Form:
             defaults[name] = _default(parameter, hint, title)
     if "return" not in hints:
         raise failed_precondition(f"the return value of {title} is not annotated; {_EXPECTED_RETURN}")
-    outputs, bare = _outputs(hints["return"], title)
-    return Form(title, inputs, outputs, MappingProxyType(defaults), bare=bare)
+    part = _part_of(hints["return"])
+    yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if yields and part is None:
+        raise failed_precondition(
+            f"{title} yields, but its annotation promises one answer; "
+            'annotate what it yields, as in -> Iterator[Tensor["float32", "n"]], of collections.abc'
+        )
+    if part is not None and not may_yield:
+        raise failed_precondition(f"{title} gives parts; only predict may do that")
+    outputs, bare = _outputs(hints["return"] if part is None else part, title)
+    return Form(title, inputs, outputs, MappingProxyType(defaults), bare=bare, streamed=part is not None)
+
+
+_ITERATORS = (Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator)
+
+
+def _part_of(hint: Any) -> Any:
+    """Return the annotation of what a function yields, or ``None`` if it promises one answer."""
+    if typing.get_origin(hint) in _ITERATORS:
+        return next(iter(typing.get_args(hint)), None)
+    return None
 
 
 def _tensor(hint: Any) -> Tensor | None:

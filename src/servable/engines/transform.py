@@ -7,7 +7,8 @@ what it returns is what clients get. They apply to the default signature, or to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,8 @@ from servable.core.hints import Tensor
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import Array
 from servable.engines.base import Model
-from servable.engines.python_code import Function, import_file
+from servable.engines.python_code import import_file
+from servable.engines.python_function import Function
 from servable.engines.python_hints import read_form
 
 
@@ -26,6 +28,7 @@ class TransformedModel(Model):
     def __init__(self, model: Model, request: Function | None, response: Function | None, name: str) -> None:
         self.engine = model.engine
         self.precision = model.precision
+        self.uses = model.uses
         self._model = model
         self._request = request
         self._response = response
@@ -38,6 +41,7 @@ class TransformedModel(Model):
             response.form.output_specs() if response else inner.outputs,
             inner.method_name,
             request.form.defaults if request else inner.defaults,
+            inner.streamed,
         )
         self.signatures = {**model.signatures, name: served}
 
@@ -45,12 +49,30 @@ class TransformedModel(Model):
         """Transform, compute, transform."""
         if signature != self._name:
             return self._model.run(signature, inputs, outputs)
-        if self._request is not None:
-            inputs = {**self._defaults, **self._request(inputs)}
+        return self._after(self._model.run(signature, self._before(inputs), self._wanted(outputs)), outputs)
+
+    def stream(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Generator[dict[str, Array], None, None]:
+        """Transform the inputs, and then each part."""
+        if signature != self._name:
+            yield from self._model.stream(signature, inputs, outputs)
+            return
+        with contextlib.closing(self._model.stream(signature, self._before(inputs), self._wanted(outputs))) as parts:
+            for part in parts:
+                yield self._after(part, outputs)
+
+    def _before(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        return inputs if self._request is None else {**self._defaults, **self._request(inputs)}
+
+    def _wanted(self, outputs: Sequence[str]) -> Sequence[str]:
+        return outputs if self._response is None else tuple(self._response.form.inputs)
+
+    def _after(self, found: dict[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         if self._response is None:
-            return self._model.run(signature, inputs, outputs)
-        found = self._response(self._model.run(signature, inputs, tuple(self._response.form.inputs)))
-        return {name: found[name] for name in outputs}
+            return found
+        answer = self._response(found)
+        return {name: answer[name] for name in outputs}
 
     def close(self) -> None:
         """Close the model."""
