@@ -51,6 +51,7 @@ class Server:
             settings.manager_options(), prepare=self._prepare, retire=Inference.retire, loop=self._loop
         )
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
+        self._lag = self.metrics.loop_lag(self._loop)
         self._names: frozenset[str] = frozenset()
         self._access_log: AccessLog | None = None
         self._tls: ServerTls | None = None
@@ -107,7 +108,7 @@ class Server:
         limits, tls_options = self.settings.limits(), self.settings.tls_options()
         self._tls = None if tls_options is None else ServerTls(tls_options)
         self._access_log = open_access_log(self.settings.access_log, self.settings.log_format, self.metrics)
-        ledger = Ledger(self.metrics.transport_event)
+        ledger = Ledger(self.metrics.transport_event, report_stall=self.metrics.transport_stall)
         try:
             for text, wires in listen_addresses(self.settings):
                 application = PortApplication(
@@ -128,6 +129,7 @@ class Server:
             raise
         if self._tls is not None:
             self._watching_files = asyncio.ensure_future(self._tls.watch())
+        self._lag.start()
         self.manager.apply(self.configs)
         await self.manager.start()
         # What start-up made lives as long as the server; collecting it again and again would stall the loop.
@@ -159,6 +161,7 @@ class Server:
         """Refuse new work, answer what was accepted, unload. ``drain_timeout_s`` bounds the whole."""
         self._stopping = True
         ends = self._loop.time() + self.settings.drain_timeout_s
+        self._lag.stop()
         self.health.close()
         if self._watching_files is not None:
             self._watching_files.cancel()

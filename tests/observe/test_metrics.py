@@ -68,6 +68,17 @@ def test_clients_cannot_make_series() -> None:
     assert found["servable_requests_total", labels(model="m", version="", wire="grpc", code="NOT_FOUND")] == 100
 
 
+def test_waits_for_clients_are_counted_and_added_up() -> None:
+    metrics = Metrics(list, {"m"}.__contains__)
+    metrics.transport_stall("stream", 0.25)
+    metrics.transport_stall("stream", 0.5)
+    metrics.transport_stall("socket", 3)
+    found = samples(metrics)
+    assert found["servable_transport_stalls_total", labels(what="stream")] == 2
+    assert found["servable_transport_stall_seconds_total", labels(what="stream")] == 0.75
+    assert found["servable_transport_stall_seconds_total", labels(what="socket")] == 3
+
+
 def test_a_value_on_a_bucket_limit_belongs_to_it() -> None:
     distribution = Distribution((1, 2))
     for value in (1, 1.5, 2, 3):

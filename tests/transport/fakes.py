@@ -10,6 +10,8 @@ from typing import Any, cast
 
 from servable.transport.exchange import Exchange, Peer, ReplyHead, RequestHead, Route
 from servable.transport.http1 import Http1Connection
+from servable.transport.http1.reception import Reception
+from servable.transport.ledger import Ledger
 from servable.transport.limits import Limits
 
 PEER = Peer("test:1", local=True)
@@ -243,8 +245,16 @@ class Served:
         self.loop = FakeLoop()
         self.application = application or FakeApplication()
         self.closed = 0
+        self.events: list[str] = []
+        self.stalls: list[tuple[str, float]] = []
+        self.ledger = Ledger(
+            self.events.append, limits.process_body_budget, lambda what, seconds: self.stalls.append((what, seconds))
+        )
         loop = cast("asyncio.AbstractEventLoop", self.loop)
-        self.connection = Http1Connection(self.application, limits, peer, loop, self._on_close, clock=self.loop.time)
+        reception = Reception(self.application, limits, b"https" if peer.tls else b"http", self.ledger)
+        self.connection = Http1Connection(
+            self.application, limits, peer, loop, self._on_close, reception=reception, clock=self.loop.time
+        )
         self.transport = FakeTransport(self.loop, self.connection)
         self.connection.connection_made(cast("asyncio.Transport", self.transport))
 

@@ -7,6 +7,7 @@ the number of series is bounded. A request for an unknown model counts with mode
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -26,9 +27,14 @@ from servable.observe.instruments import (
     Distribution,
     HistogramFamily,
 )
+from servable.observe.loop_lag import LAG_BUCKETS_S, LoopLag
+
+if TYPE_CHECKING:
+    import asyncio
 
 Statuses = Callable[[], Iterable[tuple[str, VersionStatus]]]
 Known = Callable[[str], bool]
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -87,6 +93,9 @@ class Metrics:
         self._transport = CounterFamily(
             "servable_transport_events", "What connections suffered, and what they were ended for.", ("event",)
         )
+        self._lag = HistogramFamily(
+            "servable_event_loop_lag_seconds", "How late the event loop came to a timer.", (), LAG_BUCKETS_S
+        )
         self._stalls = CounterFamily(
             "servable_transport_stalls", "Waits for a client to take what was ready to be sent.", ("what",)
         )
@@ -94,7 +103,7 @@ class Metrics:
             "servable_transport_stall_seconds", "How long those waits were, together.", ("what",)
         )
         counters = (self._requests, self._dropped, self._transport, self._stalls, self._stall_seconds)
-        for family in (*counters, self._latency, self._queue, self._compute, self._rows):
+        for family in (*counters, self._lag, self._latency, self._queue, self._compute, self._rows):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
         ProcessCollector(registry=self.registry)
@@ -133,6 +142,10 @@ class Metrics:
         """Count a wait of a reply for its client: for a window of the stream or the connection, or the socket."""
         self._stalls.series(what).value += 1
         self._stall_seconds.series(what).value += seconds
+
+    def loop_lag(self, loop: asyncio.AbstractEventLoop) -> LoopLag:
+        """Return what watches a loop."""
+        return LoopLag(loop, self._lag.series())
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""

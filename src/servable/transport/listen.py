@@ -92,7 +92,7 @@ class Listener:
         self._options = options or ListenOptions()
         self._ledger = ledger or Ledger(body_budget=self._limits.process_body_budget)
         self._tls = tls
-        self._reception = Reception(application, self._limits, b"http" if tls is None else b"https")
+        self._reception = Reception(application, self._limits, b"http" if tls is None else b"https", self._ledger)
         self._connections: set[_Connection] = set()
         self._bound: list[socket.socket] = []
         """Sockets that do not accept yet."""

@@ -123,6 +123,7 @@ class Session:
         self.application = application or FakeApplication()
         self.closed: list[ServerConnection] = []
         self.events: list[str] = []
+        self.stalls: list[tuple[str, float]] = []
         self.connection = ServerConnection(
             self.application,
             self.limits,
@@ -130,7 +131,11 @@ class Session:
             cast("asyncio.AbstractEventLoop", self.loop),
             self.closed.append,
             clock=self.loop.clock,
-            ledger=Ledger(self.events.append, self.limits.process_body_budget),
+            ledger=Ledger(
+                self.events.append,
+                self.limits.process_body_budget,
+                lambda what, seconds: self.stalls.append((what, seconds)),
+            ),
         )
         self.transport = FakeTransport(self.loop, self.connection)
         self.connection.connection_made(cast("asyncio.Transport", self.transport))

@@ -249,6 +249,43 @@ def test_a_socket_stuck_for_too_long_is_closed_w015() -> None:
     session.assert_clean()
 
 
+def test_waits_for_the_client_are_counted() -> None:
+    """Of a stream's window, the connection's, and the socket; a reply that leaves at once waits for nothing."""
+    session = Session()
+    session.start()
+    session.feed(get(1, 100))
+    assert session.stalls == []
+    session.feed(get(3, 100_000))
+    session.loop.advance(2)
+    session.feed(wu(0, 34_465))
+    assert session.stalls == [("connection", 2.0)], "from here it is the stream's window that is used up"
+    session.loop.advance(3)
+    session.feed(wu(3, 34_465))
+    assert session.stalls[1:] == [("stream", 3.0)]
+    session.feed(wu(0, MIB) + settings((WINDOW, 2**20)))
+    session.stalls.clear()
+    session.transport.stuck = True
+    session.feed(get(5, MIB))
+    session.loop.advance(4)
+    session.transport.unstick()
+    assert session.stalls[0] == ("socket", 4.0)
+    session.collect()
+    assert dict(session.replies())[3] == pattern(100_000)
+
+
+def test_waits_that_a_reset_or_the_end_cuts_short_are_counted() -> None:
+    session = Session()
+    session.start((WINDOW, 10))
+    session.feed(get(1, 20))
+    session.loop.advance(1)
+    session.feed(rst(1))
+    assert session.stalls == [("stream", 1.0)]
+    session.feed(settings((WINDOW, 70_000)) + get(3, 100_000))
+    session.loop.advance(1)
+    session.connection.connection_lost(None)
+    assert session.stalls[1:] == [("connection", 1.0)]
+
+
 def test_a_window_closed_for_too_long_ends_the_stream_w016() -> None:
     session = Session()
     session.start()

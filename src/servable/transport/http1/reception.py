@@ -1,4 +1,4 @@
-"""What the HTTP/1.1 connections of one listener share: the application, the limits, and the heads seen before."""
+"""What HTTP/1.1 connections of a listener share: the application, the limits, the ledger, and the heads seen before."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from servable.transport.exchange import Route
 from servable.transport.http1.exchange import INTERNAL_ERROR
 from servable.transport.http1.heads import RequestFacts, parse_request
+from servable.transport.ledger import Ledger
 
 if TYPE_CHECKING:
     from servable.transport.exchange import Application, Exchange
@@ -45,10 +46,13 @@ class Known:
 class Reception:
     """Understands request heads. A head that came before, byte for byte, costs one look into ``known``."""
 
-    __slots__ = ("_application", "known", "limits", "scheme")
+    __slots__ = ("_application", "known", "ledger", "limits", "scheme")
 
-    def __init__(self, application: Application, limits: Limits, scheme: bytes = b"http") -> None:
+    def __init__(
+        self, application: Application, limits: Limits, scheme: bytes = b"http", ledger: Ledger | None = None
+    ) -> None:
         self._application = application
+        self.ledger = ledger or Ledger(body_budget=limits.process_body_budget)
         self.limits = limits
         self.scheme = scheme
         self.known: dict[bytes, Known] = {}

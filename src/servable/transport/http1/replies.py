@@ -7,10 +7,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from servable.transport.exchange import ReplyHead
+
 if TYPE_CHECKING:
     import asyncio
 
-    from servable.transport.exchange import Field, ReplyHead
+    from servable.transport.exchange import Field
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED = 64 * 1024
@@ -19,6 +21,8 @@ BODYLESS = frozenset({204, 304})
 CONNECTION_FIELDS = frozenset(
     {b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
+_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
+_TRY_AGAIN = (*_TEXT, (b"retry-after", b"1"))
 _CUT = b"\r\n\0"
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -82,6 +86,12 @@ def encode_any(
     elif version == b"1.0":
         encoded = encoded[:-2] + b"connection: keep-alive\r\n\r\n"
     return [encoded] if bodyless else [encoded, body]
+
+
+def encode_refusal(status: int, text: str, *, bodyless: bool) -> list[bytes | memoryview]:
+    """Return the transport's own last reply to a client, in pieces."""
+    head = ReplyHead(status, _TRY_AGAIN if status == HTTPStatus.SERVICE_UNAVAILABLE else _TEXT)
+    return encode_any(head, text.encode("ascii", "replace") + b"\n", keep_alive=False, bodyless=bodyless)
 
 
 def send(transport: asyncio.WriteTransport, pieces: list[bytes | memoryview]) -> None:

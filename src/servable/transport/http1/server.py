@@ -12,19 +12,18 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import ReplyHead
 from servable.transport.http1.alarm import Alarm
 from servable.transport.http1.exchange import Http1Exchange
 from servable.transport.http1.heads import END, ProtocolError, head_too_large, screen
 from servable.transport.http1.reception import Reception
-from servable.transport.http1.replies import BODYLESS, CONTINUE, JOINED, encode_any, encode_plain, send
+from servable.transport.http1.replies import BODYLESS, CONTINUE, JOINED, encode_any, encode_plain, encode_refusal, send
 from servable.transport.http1.upload import Upload
 from servable.transport.sockets import unsent_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servable.transport.exchange import Application, Peer
+    from servable.transport.exchange import Application, Peer, ReplyHead
     from servable.transport.http1.heads import RequestFacts
     from servable.transport.http1.reception import Known
     from servable.transport.limits import Limits
@@ -33,7 +32,6 @@ logger = logging.getLogger("servable.transport")
 
 _HELD = 64 * 1024  # bytes that may wait behind an unanswered request before reading stops
 _HEAD = re.compile(rb"(?:\r\n)*HEAD ")
-_TEXT = ((b"content-type", b"text/plain; charset=utf-8"),)
 
 
 class Http1Connection(asyncio.Protocol):
@@ -77,6 +75,7 @@ class Http1Connection(asyncio.Protocol):
         self._lingering = False  # unread input must not destroy it
         self._discarded = 0
         self._unsent = 0
+        self._paused_at = 0.0
         self._now = 0.0
         self._alarm = Alarm(loop, clock, self._on_due)
 
@@ -126,7 +125,7 @@ class Http1Connection(asyncio.Protocol):
             self._on_close(self)
 
     def _cancel(self) -> None:
-        self._upload = None
+        self._drop_upload()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.cancel()
@@ -135,12 +134,14 @@ class Http1Connection(asyncio.Protocol):
         """Stop taking requests while the client does not read replies."""
         self._writable = False
         self._unsent = unsent_bytes(self._transport)
-        self._alarm.set(self._clock() + self._limits.send_stall_timeout_s)
+        self._paused_at = self._clock()
+        self._alarm.set(self._paused_at + self._limits.send_stall_timeout_s)
 
     def resume_writing(self) -> None:
         """Go on."""
         self._writable = True
         self._now = self._clock()
+        self._reception.ledger.stalled("socket", self._now - self._paused_at)
         if not self._in_turn and not self._closing:
             self._settle()
 
@@ -165,11 +166,11 @@ class Http1Connection(asyncio.Protocol):
     def reject(self, status: int, text: str, *, bodyless: bool = False) -> None:
         """Give the transport's own answer and close."""
         logger.debug("HTTP/1.1 %d to %s: %s", status, self.peer.address, text)
+        self._reception.ledger.count(f"http1_{status}")
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.give_up()
-        body = text.encode("ascii", "replace") + b"\n"
-        self._out += encode_any(ReplyHead(status, _TEXT), body, keep_alive=False, bodyless=bodyless)
+        self._out += encode_refusal(status, text, bodyless=bodyless)
         self._closing = self._lingering = True
         if not self._in_turn:
             self._now = self._clock()
@@ -257,7 +258,7 @@ class Http1Connection(asyncio.Protocol):
         elif known.wants_body and 0 < length <= known.limit and end <= len(data):
             exchange.handle(data[pos:end])
         else:
-            upload = self._upload = Upload(exchange, self._now)
+            upload = self._upload = Upload(exchange, self._now, self._reception.ledger)
             if upload.wanted() and known.facts.expects_continue and pos == len(data):
                 self._out.append(CONTINUE)
             return pos
@@ -267,8 +268,9 @@ class Http1Connection(asyncio.Protocol):
         pos = upload.take(data, pos)
         if upload.body.done:
             self._upload = None
+            body = upload.release()
             if not upload.discarding:
-                upload.exchange.handle(bytes(upload.body.data))
+                upload.exchange.handle(body)
         return pos
 
     # Replies
@@ -295,6 +297,11 @@ class Http1Connection(asyncio.Protocol):
             self._settle()
         elif size > JOINED:
             self._flush()  # now, so that a client which does not read is noticed before the next large reply
+
+    def _drop_upload(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            upload.release()
 
     def _flush(self) -> None:
         if self._out:
@@ -355,7 +362,7 @@ class Http1Connection(asyncio.Protocol):
             self._close()  # under TLS the loop discards what arrives until the client closes too
             return
         self._lingering = True
-        self._upload = None
+        self._drop_upload()
         self._buffer = b""
         self._read(on=True)
         if self._transport.can_write_eof():
@@ -379,6 +386,8 @@ class Http1Connection(asyncio.Protocol):
             self._unsent = unsent
             self._alarm.set(now + self._limits.send_stall_timeout_s)
         elif unsent or self._closing:
+            if unsent:
+                self._reception.ledger.count("send_stalled")
             self.abort()
         elif self._receiving():
             self.reject(408, "the request's body came too slowly")

@@ -116,6 +116,10 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
         """Reset a stream because of what the peer did to it, or did not do."""
 
     @abstractmethod
+    def _stalled(self) -> None:
+        """A stream, or the connection, is given up because the peer took nothing for too long."""
+
+    @abstractmethod
     def _settled(self) -> None:
         """A turn of input, or of output, is over."""
 
@@ -283,8 +287,10 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
         before = now - self.limits.send_stall_timeout_s
         if sender.paused:
             if sender.paused_at <= before:
+                self._stalled()
                 self.abort()
             return sender.paused_at + self.limits.send_stall_timeout_s
         for stream in sender.stalled(before):
+            self._stalled()
             self._refuse(cast("S", stream), frames.CANCEL)
         return NEVER

@@ -39,6 +39,10 @@ class Sendable(Protocol):
     outgoing: Outgoing | None
 
 
+def _nobody(_what: str, _seconds: float) -> None:
+    """Nobody counts."""
+
+
 class Outgoing:
     """The part of a message that has not been sent."""
 
@@ -60,6 +64,7 @@ class Sender:
     """One connection's output and both levels of its send windows."""
 
     __slots__ = (
+        "_blocked_at",
         "_clock",
         "_done",
         "_loop",
@@ -76,6 +81,7 @@ class Sender:
         "paused_at",
         "queued",
         "ready",
+        "report_stall",
         "transport",
         "window",
     )
@@ -108,6 +114,10 @@ class Sender:
         """DATA frames of queued messages; those that left at once are not counted."""
         self.dribbles = 0
         """Pieces that the peer's window kept tiny, since somebody last looked."""
+        self.report_stall: Callable[[str, float], None] = _nobody
+        """Told of each wait for the peer that is over: ``stream`` or ``connection`` window, or ``socket``; seconds."""
+        self._blocked_at: float | None = None
+        """Since when the connection's window has been used up with something to send."""
         self._scheduled = False
         self._table_notice = False
 
@@ -195,6 +205,8 @@ class Sender:
             outgoing.body = memoryview(b"")
             if self.parked.pop(stream.stream_id, None) is None:
                 self.ready.remove(stream)
+            else:
+                self.report_stall("stream", self._clock() - outgoing.moved_at)
 
     def stream_credited(self, stream: Sendable) -> None:
         """A stream's window grew."""
@@ -211,7 +223,9 @@ class Sender:
     def _unpark(self, stream: Sendable) -> None:
         del self.parked[stream.stream_id]
         if stream.outgoing is not None:
-            stream.outgoing.moved_at = self._clock()
+            now = self._clock()
+            self.report_stall("stream", now - stream.outgoing.moved_at)
+            stream.outgoing.moved_at = now
         self.ready.append(stream)
 
     def schedule(self) -> None:
@@ -246,6 +260,8 @@ class Sender:
 
     def _take_turns(self) -> bool:
         """Move up to a write's worth from the queue to ``out``; return False if nothing could move."""
+        if self._blocked_at is not None and self.window > 0:
+            self._unblock()
         room = _TURN_OF_ONE
         ready = self.ready
         while ready and room > 0:
@@ -257,6 +273,8 @@ class Sender:
                 outgoing.head = b""
             left = outgoing.end - outgoing.start
             if left and self.window <= 0:
+                if self._blocked_at is None:
+                    self._blocked_at = self._clock()
                 return room < _TURN_OF_ONE
             ready.popleft()
             share = min(left, self.window, self.initial_window + stream.credit, _QUANTUM if ready else room)
@@ -295,6 +313,12 @@ class Sender:
 
     def finish(self) -> None:
         """Write what is in ``out``, even into a full buffer, and forget the rest: the connection is at its end."""
+        for stream in list(self.parked.values()):
+            self.drop(stream)
+        if self._blocked_at is not None:
+            self._unblock()
+        if self.paused:
+            self._unpause()
         self.ready.clear()
         self.parked.clear()
         self.queued = 0
@@ -308,8 +332,17 @@ class Sender:
 
     def resume(self) -> None:
         """The transport's buffer has drained."""
-        self.paused = False
+        self._unpause()
         self.flush()
+
+    def _unpause(self) -> None:
+        self.paused = False
+        self.report_stall("socket", self._clock() - self.paused_at)
+
+    def _unblock(self) -> None:
+        assert self._blocked_at is not None
+        self.report_stall("connection", self._clock() - self._blocked_at)
+        self._blocked_at = None
 
     def stalled(self, before: float) -> Iterable[Sendable]:
         """Return the streams with queued data that have not moved since ``before``."""
