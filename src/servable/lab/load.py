@@ -173,18 +173,16 @@ class ClosedLoad(Load):
 
 
 class BurstLoad(Load):
-    """So many requests at once, and again when the last of them has ended: a query of several samples.
-
-    All latencies of a burst run from its begin; the slowest is the query's.
-    """
+    """So many requests at once, and again when the last of them has ended: a query of several samples."""
 
     def __init__(self, *arguments: Any, concurrency: int, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.calls = [Call(self, self._links[place % len(self._links)]) for place in range(concurrency)]
+        self._begun = 0
 
     def start(self) -> None:
         """Begin one burst."""
-        begin = _clock()
+        self._begun = begin = _clock()
         for call in self.calls:
             call.timed_out = False
             call.begin(begin)
@@ -192,6 +190,7 @@ class BurstLoad(Load):
     def ended(self, call: Call, now: int) -> None:
         """Begin the next burst when nothing of this one is left."""
         if not (self.running or self.stopped or self.recorder.over):
+            self.recorder.query(now - self._begun)
             # Not from within the last reply's callback: its connection may not be free yet.
             asyncio.get_running_loop().call_soon(self._again)
 

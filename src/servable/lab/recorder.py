@@ -18,7 +18,7 @@ from servable.lab.histogram import Histogram
 SLICE_NS = 250_000_000
 SLICES_PER_SECOND = 4
 NEVER = 2**63 - 1
-_PARTS = ("latency", "send", "wait", "decode", "queue", "compute")
+_PARTS = ("latency", "send", "wait", "decode", "queue", "compute", "query")
 _MOST_KINDS = 64
 """Kinds of errors told apart by text: a text that changes every time must not fill memory."""
 
@@ -77,6 +77,8 @@ class Recording:
     decode: Sparse | None = None
     queue: Sparse | None = None
     compute: Sparse | None = None
+    query: Sparse | None = None
+    """Bursts: from the begin to the last answer."""
 
 
 class Recorder:
@@ -104,6 +106,7 @@ class Recorder:
         self._latencies: list[int] = []
         self._sends: list[int] = []
         self._decodes: list[int] = []
+        self._queries: list[int] = []
         self._told: list[Told] = []
         self._slice = Slice(0)
         self._boundary = started_ns + SLICE_NS
@@ -164,6 +167,10 @@ class Recorder:
     def decoded(self, nanoseconds: int) -> None:
         """Note what reading and comparing an answer took."""
         self._decodes.append(nanoseconds)
+
+    def query(self, nanoseconds: int) -> None:
+        """Note the time from a burst's begin to its last answer."""
+        self._queries.append(nanoseconds)
 
     def verified(self) -> None:
         """Note that an answer was compared with what was expected."""
@@ -233,9 +240,10 @@ class Recorder:
         self._count("send", sends)
         self._count("wait", latencies - sends)
         self._count("decode", self._decodes)
+        self._count("query", self._queries)
         self._count("queue", [told.queue_ns for told in self._told if told.queue_ns >= 0])
         self._count("compute", [told.compute_ns for told in self._told if told.compute_ns >= 0])
-        for values in (self._latencies, self._sends, self._decodes, self._told):
+        for values in (self._latencies, self._sends, self._decodes, self._queries, self._told):
             values.clear()
         recording.ok += part.ok
         recording.errors += part.errors

@@ -1,0 +1,1 @@
+"""The protocols that a load can speak. Each says how to ask, and what its replies mean."""
