@@ -13,15 +13,18 @@ from typing import Any
 from servable.protos import pool
 
 
-def parse(text: str | bytes, message_class: Any, source: str = "<text>") -> Any:
-    """Return the message that ``text`` describes. ``ValueError`` names source, line, column and field."""
+def parse(text: str | bytes, message_class: Any, source: str = "<text>", *, allow_unknown: bool = False) -> Any:
+    """Return the message that ``text`` describes. ``ValueError`` names source, line, column and field.
+
+    ``allow_unknown`` passes over fields that the message does not have.
+    """
     from google.protobuf import text_format
 
     if isinstance(text, bytes):
         text = _decode(text, source)
     text = text.removeprefix("\ufeff")
     try:
-        return text_format.Parse(text, message_class(), descriptor_pool=pool())
+        return text_format.Parse(text, message_class(), allow_unknown_field=allow_unknown, descriptor_pool=pool())
     except text_format.ParseError as failure:
         raise ValueError(_explain(failure, text, message_class.DESCRIPTOR.name, source)) from None
     except RecursionError:

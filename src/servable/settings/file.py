@@ -12,6 +12,7 @@ from typing import Any
 from servable.core.errors import ServingError, invalid_argument, not_found
 from servable.engines.base import ENGINES
 from servable.lifecycle.config import All, Latest, ModelConfig, Policy, Specific, resolve_path
+from servable.settings.models import ServedModel
 from servable.settings.options import option_fields
 from servable.settings.values import from_file
 
@@ -66,10 +67,12 @@ def _refuse_unknown(table: Mapping[str, Any], known: Collection[str], what: str,
             raise invalid_argument(f"{where}: there is no {what} {name!r}; {advice}")
 
 
-def _models(path: Path, tables: object) -> tuple[ModelConfig, ...]:
+def _models(path: Path, tables: object) -> tuple[ServedModel, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise invalid_argument(f"{path}: models: expected tables, each under a line [[models]]")
-    return tuple(config for number, table in enumerate(tables, 1) for config in _model(path, number, table))
+    return tuple(
+        ServedModel(config) for number, table in enumerate(tables, 1) for config in _model(path, number, table)
+    )
 
 
 def _model(path: Path, number: int, table: Mapping[str, Any]) -> list[ModelConfig]:

@@ -5,19 +5,14 @@ Options that TensorFlow Serving has carry its names, units and defaults.
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from servable.core.errors import invalid_argument
-from servable.engines.base import EngineOptions
-from servable.lifecycle.config import ManagerOptions, ModelConfig, Transition
-from servable.lifecycle.warmup import WarmupOptions
-from servable.listeners.http import RestOptions
+from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.plans import BatchingOptions
-from servable.settings.models import named_models, read_model_config_file
+from servable.settings.models import ServedModel
 from servable.transport.limits import MIB, Limits
-from servable.transport.tls import CLIENT_AUTH, TlsOptions
+from servable.transport.tls import CLIENT_AUTH
 
 DEFAULT_LISTEN = ("127.0.0.1:8500", "127.0.0.1:8501")
 HIGHEST_PORT = 65535
@@ -53,7 +48,8 @@ class ServeOptions:
 
     models: tuple[str, ...] = _option([], "[NAME=]PATH of a model directory, a root of many, a version or an artifact")
     tables: tuple[ServedModel, ...] = _option([], "the models of the file of settings")
-    batching_table: BatchingParameters | None = _option(None, "the table [batching] of the file of settings")
+    batching_table: BatchingParameters | None = field(default=None)
+    """The table ``[batching]`` of the file of settings."""
     without_effect: tuple[str, ...] = _option([], "flags of TensorFlow Serving that were given and change nothing here")
     config: str = _option("", "file with any of these options and models, in TOML", metavar="FILE")
     listen: tuple[str, ...] = _option(
@@ -140,9 +136,7 @@ class ServeOptions:
         least=1,
     )
     enable_model_warmup: bool = _option(True, "run each signature on invented rows before it becomes available")
-    tensorflow_session_parallelism: int = _option(
-        0, "sets the two that follow, where they are 0", metavar="N", least=0
-    )
+    tensorflow_session_parallelism: int = _option(0, "sets the two that follow, where they are 0", metavar="N", least=0)
     tensorflow_intra_op_parallelism: int = _option(
         0, "threads within an operation, any engine; 0 asks the CPU quota", metavar="N", least=0
     )
@@ -186,9 +180,7 @@ class ServeOptions:
     monitoring_config_file: str = _option(
         "", "text protobuf MonitoringConfig: where Prometheus finds the metrics", metavar="FILE", is_path=True
     )
-    monitoring_path: str = _option(
-        "", "the same as a path of the REST ports, beside /metrics", metavar="PATH"
-    )
+    monitoring_path: str = _option("", "the same as a path of the REST ports, beside /metrics", metavar="PATH")
     grpc_channel_arguments: str = _option(
         "", "comma-separated NAME=VALUE of gRPC; those that ours correspond to count", metavar="LIST"
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 from servable.core.errors import invalid_argument
 from servable.settings.file import read_settings_file
-from servable.settings.options import ServeSettings, option_fields
+from servable.settings.options import option_fields
+from servable.settings.server import ServeSettings
 from servable.settings.values import from_text, is_list
 
 ENVIRONMENT_PREFIX = "SERVABLE_"

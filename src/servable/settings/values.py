@@ -23,14 +23,18 @@ def is_list(item: Field[Any]) -> bool:
 
 def from_text(item: Field[Any], text: str) -> Any:
     """Return the value, one element of a list; ``ValueError`` says what would be right."""
-    wanted = kind(item)
+    value = value_of(kind(item), text)
+    return value if isinstance(value, bool) else check(item, value)
+
+
+def value_of(wanted: type, text: str) -> Any:
+    """Return a text as a bool, int, float or str; ``ValueError`` says what was expected."""
     if wanted is bool:
         return _boolean(text)
     try:
-        value = wanted(text)
+        return wanted(text)
     except ValueError:
         raise ValueError(f"expected {_WORDS[wanted]}, not {text!r}") from None
-    return check(item, value)
 
 
 def from_file(item: Field[Any], value: object) -> Any:
