@@ -6,14 +6,16 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from servable.core.errors import ServingError, invalid_argument
 from servable.core.status import VersionStatus
-from servable.lifecycle.config import ModelConfig
 from servable.lifecycle.manager import LoadedVersion, Manager
+from servable.lifecycle.reload import Reload
 from servable.lifecycle.warmup import warm_up
 from servable.listeners.access import WatchedApplication
+from servable.listeners.examples import Examples
 from servable.listeners.grpc import GrpcApplication
 from servable.listeners.grpc_examples import ExampleService
 from servable.listeners.grpc_health import HealthService
@@ -22,7 +24,7 @@ from servable.listeners.ports import PortApplication
 from servable.observe.access_log import AccessLog, open_access_log
 from servable.observe.metrics import Metrics
 from servable.serving.inference import Executor, Inference
-from servable.settings import DEFAULT_LISTEN, ServeSettings
+from servable.settings import DEFAULT_LISTEN, ServedModel, ServeSettings, together
 from servable.transport.exchange import Application
 from servable.transport.ledger import Ledger
 from servable.transport.listen import Address, Listener
@@ -43,7 +45,8 @@ class Server:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self.configs: list[ModelConfig] = []
+        self.models: dict[str, ServedModel] = {}
+        """What is configured now, by name."""
         self.listeners: list[Listener] = []
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics(self._statuses, self._is_configured)
@@ -52,10 +55,10 @@ class Server:
         )
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._lag = self.metrics.loop_lag(self._loop)
-        self._names: frozenset[str] = frozenset()
+        self._batching = settings.batching_choice()
         self._access_log: AccessLog | None = None
         self._tls: ServerTls | None = None
-        self._watching_files: asyncio.Future[None] | None = None
+        self._watches: list[asyncio.Future[None]] = []
         self._on_open: Callable[[Server], None] = lambda _server: None
         self._is_open = False
         self._stopping = False
@@ -67,10 +70,12 @@ class Server:
         profiles = warm_up(loaded.model, self.settings.warmup_options())
         for name, profile in profiles.items():
             log.debug("%s/%s %s: %s; %s", loaded.name, loaded.version, name, profile.reason, profile.costs)
-        return self.inference.prepare(loaded, profiles)
+        served = self.models.get(loaded.name)
+        parameters = self._batching.parameters(served.batching if served else None, loaded.path)
+        return self.inference.prepare(loaded, profiles, parameters)
 
     def _is_configured(self, name: str) -> bool:
-        return name in self._names
+        return name in self.models
 
     def _statuses(self) -> Iterator[tuple[str, VersionStatus]]:
         for name in self.manager.models():
@@ -90,12 +95,13 @@ class Server:
 
     async def start(self) -> None:
         """Read the model configuration, take the ports, begin to load. Fails as a whole or not at all."""
-        self.configs = self.settings.model_configs()
-        if not self.configs and not self.settings.model_config_file:
+        named = self.settings.named_models()
+        models = together(self.settings.file_models(), named)
+        if not models and not self.settings.model_config_file:
             raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
-        self._names = frozenset(config.name for config in self.configs)
         meter = self.metrics.meter("grpc")
-        more = {**self.health.routes(), **ExampleService(self.inference, self.manager, meter).routes()}
+        examples = Examples(self.inference, self.manager)
+        more = {**self.health.routes(), **ExampleService(examples, meter).routes()}
         grpc = GrpcApplication(self.inference, self.manager, meter, more)
         http = HttpApplication(
             self.inference,
@@ -127,15 +133,46 @@ class Server:
             await self._close_listeners(0.0)
             self._close_access_log()
             raise
-        if self._tls is not None:
-            self._watching_files = asyncio.ensure_future(self._tls.watch())
+        self._watch_files(named)
         self._lag.start()
-        self.manager.apply(self.configs)
+        self.apply_models(models)
         await self.manager.start()
         # What start-up made lives as long as the server; collecting it again and again would stall the loop.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+
+    def _watch_files(self, named: Sequence[ServedModel]) -> None:
+        """Follow the files that may change while it runs. Models that were ``named`` otherwise stay beside a file's."""
+        if self._tls is not None:
+            self._watches.append(asyncio.ensure_future(self._tls.watch()))
+        period_s = self.settings.model_config_file_poll_wait_seconds
+        if self.settings.model_config_file and period_s > 0:
+            reload = Reload(
+                lambda: together(self.settings.file_models(), named),
+                self.apply_models,
+                lambda: list(self.models.values()),
+            )
+            self._watches.append(asyncio.ensure_future(reload.watch(period_s)))
+
+    def apply_models(self, models: Sequence[ServedModel]) -> None:
+        """Serve these and no others, wholly or not at all: ``ServingError`` says why nothing has changed.
+
+        Loading goes on after the return. A label cannot be given to a version that is neither available nor on its way,
+        unless the settings allow it.
+        """
+        before, self.models = self.models, {model.name: model for model in models}
+        try:
+            self.manager.apply([model.config for model in models])
+        except ServingError:
+            self.models = before
+            raise
+
+    def apply_model_server_config(self, config: Any) -> frozenset[str]:
+        """Serve what a ``ModelServerConfig`` message says, as ``apply_models`` does; return the names that are new."""
+        before = self.models.keys()
+        self.apply_models(self.settings.reloaded_models(config))
+        return frozenset(self.models.keys() - before)
 
     async def ready(self) -> bool:
         """Wait until every model is available or has failed; return whether all are available."""
@@ -143,7 +180,7 @@ class Server:
         began = self._loop.time()
         if not self._is_open:
             await self.manager.wait_loaded(timeout_s)
-            if self.manager.loaded() or not self.configs:
+            if self.manager.loaded() or not self.models:
                 await self._open()
         if timeout_s is not None:
             timeout_s = max(0.0, began + timeout_s - self._loop.time())
@@ -163,8 +200,8 @@ class Server:
         ends = self._loop.time() + self.settings.drain_timeout_s
         self._lag.stop()
         self.health.close()
-        if self._watching_files is not None:
-            self._watching_files.cancel()
+        for watch in self._watches:
+            watch.cancel()
         await self._close_listeners(self.settings.drain_timeout_s)
         await self.manager.stop(max(0.0, ends - self._loop.time()))
         self._close_access_log()

@@ -6,15 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 from servable.core.errors import ServingError, internal
-from servable.core.messages import InferRequest, InferResponse, ModelRef
-from servable.core.signatures import DEFAULT_SIGNATURE
-from servable.lifecycle.manager import Manager
+from servable.core.messages import InferResponse, ModelRef
+from servable.listeners.examples import Examples
 from servable.listeners.grpc import OK_HEAD, OK_TRAILERS, MessageRoute, error_head
 from servable.observe.metrics import Meter
-from servable.serving.inference import Inference
-from servable.serving.joint import Answers, submit_all
+from servable.serving.joint import Answers
 from servable.transport.exchange import Exchange, Route
 from servable.wire import grpc as wire
 from servable.wire import tfserving_grpc as tfserving
@@ -25,13 +24,11 @@ Encode = Callable[[Answers], bytes]
 
 
 class ExampleService:
-    """What the routes need of the server. ``check_method``: whether a signature must have been made for its method."""
+    """What the routes need of the server."""
 
-    def __init__(self, inference: Inference, manager: Manager, meter: Meter, *, check_method: bool = False) -> None:
-        self.inference = inference
-        self.manager = manager
+    def __init__(self, examples: Examples, meter: Meter) -> None:
+        self.examples = examples
         self.meter = meter
-        self.check_method = check_method
 
     def routes(self) -> dict[bytes, Callable[[wire.Call], Route]]:
         """Return the methods by their paths."""
@@ -43,7 +40,7 @@ class ExampleService:
 
 
 class ExampleRoute(MessageRoute):
-    """What the three have in common: from a submitted request to its reply."""
+    """What the three have in common: the reply."""
 
     __slots__ = ("service",)
 
@@ -55,12 +52,8 @@ class ExampleRoute(MessageRoute):
         """Return when the client gives up."""
         return None if self.call.timeout_s is None else exchange.arrived + self.call.timeout_s
 
-    def submit(self, exchange: Exchange, asked: ModelRef, requests: list[InferRequest], encode: Encode) -> None:
-        """Run the requests, which are of one version, and answer with what ``encode`` makes of all their answers."""
-        joint = submit_all(self.service.inference, requests, partial(self._answer, exchange, asked, encode))
-        exchange.on_cancel = joint.cancel
-
-    def _answer(self, exchange: Exchange, asked: ModelRef, encode: Encode, outcome: Answers | ServingError) -> None:
+    def conclude(self, exchange: Exchange, asked: ModelRef, outcome: Answers | ServingError, encode: Encode) -> None:
+        """Send what ``encode`` makes of the answers."""
         if isinstance(outcome, ServingError):
             self._refuse(exchange, asked, outcome)
             return
@@ -73,11 +66,10 @@ class ExampleRoute(MessageRoute):
             log.exception("an answer over gRPC could not be written")
             self._refuse(exchange, asked, internal("the server failed; its log says why"))
             return
-        first = outcome[0]
         if exchange.watched:
-            exchange.note(first)
+            exchange.note(outcome[0])
         exchange.respond(OK_HEAD, wire.wrap_message(message), OK_TRAILERS)
-        self.service.meter.answered(first.model, time.monotonic() - exchange.arrived)
+        self.service.meter.answered(outcome[0].model, time.monotonic() - exchange.arrived)
 
     def fail(self, exchange: Exchange, error: ServingError) -> None:
         """Count a request that did not get as far as a model, and answer."""
@@ -90,48 +82,38 @@ class ExampleRoute(MessageRoute):
         exchange.respond(error_head(error))
 
 
-class OneSignatureRoute(ExampleRoute):
-    """Classify or Regress."""
+class ClassifyRoute(ExampleRoute):
+    """``PredictionService/Classify``."""
 
     __slots__ = ()
-    method: tfserving.Classify | tfserving.Regress
-    encode: Callable[[InferResponse, int], bytes]
+    method: ClassVar[tfserving.ExampleMethod] = tfserving.CLASSIFY_EXAMPLES
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Submit the request, if its signature is for this."""
         request = tfserving.decode_example_request(body, start)
-        service = self.service
-        loaded = service.manager.acquire(request.model)
-        try:
-            signature = loaded.model.signatures.get(request.signature or DEFAULT_SIGNATURE)
-            if signature is None:
-                raise tfserving.missing_signature(request.signature)
-            outputs = tfserving.example_outputs(
-                self.method, signature, loaded.ref, loaded.model.engine, check_method=service.check_method
-            )
-        finally:
-            service.manager.release(loaded)
-        submitted = InferRequest(
-            request.model, request.inputs(), signature.name, outputs, self.deadline(exchange), self.call.metadata
-        )
-        rows, encode = len(request.examples), type(self).encode
-        self.submit(exchange, request.model, [submitted], lambda answers: encode(answers[0], rows))
+
+        def reply(outcome: Answers | ServingError) -> None:
+            self.conclude(exchange, request.model, outcome, lambda answers: self.encode(answers[0], len(request)))
+
+        item = self.service.examples.submit(self.method, request, self.deadline(exchange), self.call.metadata, reply)
+        exchange.on_cancel = item.cancel
+
+    @staticmethod
+    def encode(response: InferResponse, rows: int) -> bytes:
+        """Return the reply's message."""
+        return tfserving.encode_classification_response(response, rows)
 
 
-class ClassifyRoute(OneSignatureRoute):
-    """``PredictionService/Classify``."""
-
-    __slots__ = ()
-    method = tfserving.CLASSIFY_EXAMPLES
-    encode = staticmethod(tfserving.encode_classification_response)
-
-
-class RegressRoute(OneSignatureRoute):
+class RegressRoute(ClassifyRoute):
     """``PredictionService/Regress``."""
 
     __slots__ = ()
     method = tfserving.REGRESS_EXAMPLES
-    encode = staticmethod(tfserving.encode_regression_response)
+
+    @staticmethod
+    def encode(response: InferResponse, rows: int) -> bytes:
+        """Return the reply's message."""
+        return tfserving.encode_regression_response(response, rows)
 
 
 class MultiInferenceRoute(ExampleRoute):
@@ -142,21 +124,14 @@ class MultiInferenceRoute(ExampleRoute):
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Submit a request for every task."""
         request = tfserving.decode_multi_inference_request(body, start)
-        service = self.service
-        loaded = service.manager.acquire(request.model)
-        try:
-            model = loaded.model
-            tasks = request.tasks(loaded.ref, model.signatures, model.engine, check_method=service.check_method)
-            inputs, deadline, metadata = request.inputs(), self.deadline(exchange), self.call.metadata
-            requests = [
-                InferRequest(loaded.ref, inputs, task.signature, task.outputs, deadline, metadata) for task in tasks
-            ]
-            rows = len(request.examples)
-            self.submit(
+
+        def reply(tasks: tuple[tfserving.InferenceTask, ...], outcome: Answers | ServingError) -> None:
+            self.conclude(
                 exchange,
                 request.model,
-                requests,
-                lambda answers: tfserving.encode_multi_inference_response(tasks, answers, rows),
+                outcome,
+                lambda answers: tfserving.encode_multi_inference_response(tasks, answers, len(request)),
             )
-        finally:
-            service.manager.release(loaded)
+
+        item = self.service.examples.submit_tasks(request, self.deadline(exchange), self.call.metadata, reply)
+        exchange.on_cancel = item.cancel

@@ -69,7 +69,7 @@ def dumps_tensors(document: Mapping[str, Any], key: str, tensors: Mapping[str, A
     text = dumps({**document, key: {name: nested(array, name) for name, array in tensors.items()}})
     if not _may_hold_null(text):
         return text
-    return dumps({**document, key: {name: _finished(nested(array, name)) for name, array in tensors.items()}})
+    return dumps({**document, key: {name: finished(nested(array, name)) for name, array in tensors.items()}})
 
 
 def dumps_tensor(key: str, name: str, array: Array) -> bytes:
@@ -78,7 +78,7 @@ def dumps_tensor(key: str, name: str, array: Array) -> bytes:
     text = dumps({key: value})
     if not _may_hold_null(text):
         return text
-    return dumps({key: _finished(value)})
+    return dumps({key: finished(value)})
 
 
 def dumps_rows(document: Mapping[str, Any], key: str, tensors: Mapping[str, Array]) -> bytes:
@@ -87,7 +87,7 @@ def dumps_rows(document: Mapping[str, Any], key: str, tensors: Mapping[str, Arra
     text = dumps({**document, key: _rows(tensors, columns)})
     if not _may_hold_null(text):
         return text
-    return dumps({**document, key: _rows(tensors, [[_finished(cell) for cell in column] for column in columns])})
+    return dumps({**document, key: _rows(tensors, [[finished(cell) for cell in column] for column in columns])})
 
 
 def nested(array: Array, name: str) -> Any:
@@ -113,7 +113,7 @@ def _rows(names: Iterable[str], columns: Iterable[Iterable[Any]]) -> list[dict[s
     return [dict(zip(keys, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
-def _finished(value: Any) -> Any:
+def finished(value: Any) -> Any:
     """Return numbers as text with the words for what is not finite where orjson wrote null; other values unchanged."""
     if not isinstance(value, np.ndarray | np.floating):
         return value
@@ -139,11 +139,12 @@ def _may_hold_null(text: bytes) -> bool:
 
 def _strings(array: Array, *, in_base64: bool) -> Any:
     cells = np.empty(array.size, object)
-    cells[:] = [_string(item, in_base64) for item in array.reshape(-1).tolist()]
+    cells[:] = [string(item, in_base64=in_base64) for item in array.reshape(-1).tolist()]
     return cells.reshape(array.shape).tolist()
 
 
-def _string(item: bytes | str, in_base64: bool) -> str | dict[str, str]:
+def string(item: bytes | str, *, in_base64: bool = False) -> str | dict[str, str]:
+    """Return a string as text, or as ``{"b64": ...}`` if that is asked for or it is not UTF-8."""
     data = item.encode() if isinstance(item, str) else item
     if not in_base64:
         try:

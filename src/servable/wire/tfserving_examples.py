@@ -7,9 +7,8 @@ share this; the checks, their order and their texts are TensorFlow Serving's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -40,6 +39,10 @@ class ExampleRequest:
         """Return what the signature is fed. INVALID_ARGUMENT without Examples."""
         return example_inputs(self.examples)
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.examples)
+
 
 @dataclass(frozen=True, slots=True)
 class Classification:
@@ -48,13 +51,29 @@ class Classification:
     classes: Array | None
     scores: Array | None
 
-    def rows(self) -> Iterator[tuple[list[bytes], list[float]]]:
-        """Yield labels and scores row by row; what is missing is "" and 0."""
+    def label_rows(self) -> list[list[bytes]]:
+        """Return the labels row by row, "" where there are none."""
+        if self.classes is not None:
+            return list(map(list, self.classes))
+        return [[b""] * self._width for _ in range(self._rows)]
+
+    def score_rows(self) -> list[Array]:
+        """Return the scores row by row, float32, 0 where there are none."""
+        return list(np.zeros((self._rows, self._width), np.float32) if self.scores is None else self.scores)
+
+    @property
+    def _rows(self) -> int:
+        return len(self._given)
+
+    @property
+    def _width(self) -> int:
+        return int(self._given.shape[1])
+
+    @property
+    def _given(self) -> Array:
         given = self.classes if self.classes is not None else self.scores
         assert given is not None, "a signature for Classify has one of them"
-        labels = self.classes.tolist() if self.classes is not None else repeat([b""] * given.shape[1], given.shape[0])
-        scores = self.scores.tolist() if self.scores is not None else repeat([0.0] * given.shape[1], given.shape[0])
-        return zip(labels, scores, strict=True)
+        return given
 
 
 class ExampleMethod(ABC):

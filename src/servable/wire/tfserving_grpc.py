@@ -12,13 +12,14 @@ from servable.wire.grpc import decode_error, encode_error
 from servable.wire.tfserving_examples import CLASSIFY as CLASSIFY_EXAMPLES
 from servable.wire.tfserving_examples import REGRESS as REGRESS_EXAMPLES
 from servable.wire.tfserving_examples import (
-    Classify,
+    ExampleMethod,
     ExampleRequest,
-    Regress,
     example_outputs,
     missing_signature,
 )
 from servable.wire.tfserving_grpc_examples import (
+    InferenceTask,
+    MultiInferenceRequest,
     decode_classification_response,
     decode_example_request,
     decode_multi_inference_request,
@@ -66,9 +67,10 @@ __all__ = [
     "PREDICTION_SERVICE",
     "REGRESS",
     "REGRESS_EXAMPLES",
-    "Classify",
+    "ExampleMethod",
     "ExampleRequest",
-    "Regress",
+    "InferenceTask",
+    "MultiInferenceRequest",
     "ReloadRequest",
     "decode_classification_response",
     "decode_error",

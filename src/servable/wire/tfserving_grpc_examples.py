@@ -72,6 +72,10 @@ class MultiInferenceRequest:
         """Return what every signature is fed. INVALID_ARGUMENT without Examples."""
         return example_inputs(self.examples)
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.examples)
+
 
 def decode_example_request(body: bytes | memoryview, start: int = 0) -> ExampleRequest:
     """Return the request in a ClassificationRequest or a RegressionRequest, which look the same."""
@@ -147,9 +151,9 @@ def _rows(message: Any) -> list[bytes]:
 
 
 def _add_classes(result: Any, found: Classification) -> None:
-    for labels, scores in found.rows():
+    for labels, scores in zip(found.label_rows(), found.score_rows(), strict=True):
         row = result.classifications.add()
-        for label, score in zip(labels, scores, strict=True):
+        for label, score in zip(labels, scores.tolist(), strict=True):
             row.classes.add(label=label.decode(errors="replace"), score=score)
 
 
