@@ -5,7 +5,7 @@ and the validation derive from that field. A flag wins over the environment, tha
 """
 
 from servable.settings.flags import add_flags, spell_out
-from servable.settings.models import ServedModel, read_model_config_file
+from servable.settings.models import ServedModel, read_model_config_file, together
 from servable.settings.options import DEFAULT_LISTEN, option_fields
 from servable.settings.reading import ENVIRONMENT_PREFIX, read_settings
 from servable.settings.server import ServeSettings
@@ -22,4 +22,5 @@ __all__ = [
     "read_model_config_file",
     "read_settings",
     "spell_out",
+    "together",
 ]

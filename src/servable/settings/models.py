@@ -152,12 +152,13 @@ def _request_log(found: TextMessage, config: Any, here: tuple[str | int, ...]) -
         raise ServingError(error.code, f"{found.place(*here)}model {config.name}: {error.message}") from None
 
 
-def check_names(models: Iterable[ServedModel]) -> None:
-    """Refuse two models of one name that come from different places."""
-    seen: set[str] = set()
-    for model in models:
-        if model.name in seen:
+def together(*sources: Iterable[ServedModel]) -> list[ServedModel]:
+    """Return the models of all sources. INVALID_ARGUMENT if two have one name."""
+    found: dict[str, ServedModel] = {}
+    for model in (model for source in sources for model in source):
+        if model.name in found:
             raise invalid_argument(
                 f"two models are called {model.name!r}; give one of them another name with NAME=PATH"
             )
-        seen.add(model.name)
+        found[model.name] = model
+    return list(found.values())

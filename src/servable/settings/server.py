@@ -16,7 +16,7 @@ from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.plans import BatchingOptions
 from servable.settings.batching import POOL_WITHOUT_FILE, BatchingChoice, read_batching_parameters
 from servable.settings.channel_arguments import channel_arguments
-from servable.settings.models import ServedModel, check_names, models_of, named_models, read_model_config_file
+from servable.settings.models import ServedModel, models_of, named_models, read_model_config_file, together
 from servable.settings.options import ServeOptions
 from servable.settings.text_files import TextMessage
 from servable.settings.tfserving_files import (
@@ -164,17 +164,23 @@ class ServeSettings(ServeOptions):
 
     def served_models(self) -> list[ServedModel]:
         """Read and check what is to be served; errors name the file, the line and the field, or the path."""
-        models = [*self.tables, *named_models(self.models)]
-        trusted = {model.name for model in models[len(self.tables) :]}
-        if self.model_config_file:
-            models = [*read_model_config_file(Path(self.model_config_file)), *models]
-        elif self.model_base_path:
-            name = self.model_name or "default"
-            named = ModelConfig(name, Path(self.model_base_path), options=EngineOptions(allow_python=True))
-            models = [ServedModel(named), *models]
-            trusted.add(name)
-        check_names(models)
-        return self._completed(models, trusted)
+        return together(self.file_models(), self.named_models())
+
+    def file_models(self) -> list[ServedModel]:
+        """Return the models of ``--model_config_file`` as it is now."""
+        name = self.model_config_file
+        return self._completed(read_model_config_file(Path(name)), frozenset()) if name else []
+
+    def named_models(self) -> list[ServedModel]:
+        """Return the models of the file of settings and those that the command line names."""
+        typed = named_models(self.models)
+        if self.model_base_path and not self.model_config_file:
+            config = ModelConfig(
+                self.model_name or "default", Path(self.model_base_path), options=EngineOptions(allow_python=True)
+            )
+            typed = [ServedModel(config), *typed]
+        trusted = frozenset(model.name for model in typed)
+        return together(self._completed(self.tables, frozenset()), self._completed(typed, trusted))
 
     def reloaded_models(self, config: Any) -> list[ServedModel]:
         """Return the models of a ``ModelServerConfig`` message that came by RPC: the whole set, none of ours beside."""
@@ -184,17 +190,16 @@ class ServeSettings(ServeOptions):
         """Return what the lifecycle must know of the models."""
         return [model.config for model in self.served_models()]
 
-    def _completed(self, models: Iterable[ServedModel], trusted: Iterable[str]) -> list[ServedModel]:
+    def _completed(self, models: Iterable[ServedModel], trusted: frozenset[str]) -> list[ServedModel]:
         """Give models the options of the server. One that a person typed for this start may run Python."""
-        shared, names = self.engine_options(), frozenset(trusted)
+        shared = self.engine_options()
         completed = []
         for model in models:
             config = model.config
-            allowed = self.allow_python or (model.name in names and config.options.allow_python)
+            allowed = self.allow_python or (model.name in trusted and config.options.allow_python)
             options = replace(shared, allow_python=allowed)
-            completed.append(
-                replace(model, config=replace(config, engine=self.engine or config.engine, options=options))
-            )
+            config = replace(config, engine=self.engine or config.engine, options=options)
+            completed.append(replace(model, config=config))
         return completed
 
     # -- what is accepted and changes nothing -----------------------------------------------------------------------
