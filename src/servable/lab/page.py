@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from servable.lab.page_plots import latency_section, load_section, parts_section, time_section
-from servable.lab.result import Result, Step
+from servable.lab.result import Result, Scenario, Step
 from servable.report.blocks import (
     Block,
     Cell,
@@ -76,16 +76,15 @@ def _headline(result: Result) -> Figures:
         search = result.search
         held = "none" if search.rate_per_s is None else quantity(search.rate_per_s, PER_SECOND)
         tone = Tone.BAD if search.rate_per_s is None else Tone.GOOD
-        note = f"{search.trials} trials, {quantity(search.confidence, SHARE)} confidence"
+        note = f"{search.trials} trials, {search.confidence:.3g} confidence"
         items.append(Figure(f"Highest rate with {search.objective}", held, note, tone))
-    best = max(result.steps, key=lambda step: step.throughput_per_s, default=None)
+    clean = [step for step in result.steps if step.ok and not step.errors and not step.wrong]
+    best = max(clean or result.steps, key=lambda step: step.throughput_per_s, default=None)
     if best is not None:
-        where = best.label if len(result.steps) > 1 else "per second"
-        items.append(Figure("Right answers", quantity(best.throughput_per_s, PER_SECOND), where))
-        base = min((step for step in result.steps if step.latency.count), key=lambda s: s.latency.p50_ms, default=best)
-        note = base.label if len(result.steps) > 1 else "half of the right answers took longer"
-        items.append(Figure("Median", _ms(base.latency.p50_ms, base), note))
-        items.append(Figure("99th percentile", _ms(best.latency.p99_ms, best), best.label))
+        tone, where = (Tone.PLAIN, best.label) if clean else (Tone.BAD, f"{best.label}, with failures")
+        items.append(Figure("Right answers", quantity(best.throughput_per_s, PER_SECOND), where, tone))
+        items.append(Figure("Median", _ms(best.latency.p50_ms, best), where, tone))
+        items.append(Figure("99th percentile", _ms(best.latency.p99_ms, best), where, tone))
     failed = result.errors + result.wrong
     note = f"{result.errors:,} errors, {result.wrong:,} wrong answers"
     items.append(Figure("Failures", number(failed), note, Tone.BAD if failed else Tone.GOOD))
@@ -154,7 +153,7 @@ def steps_table(result: Result) -> Table:
         ("errors", None, [_count(step.errors) for step in result.steps]),
         ("wrong", None, [_count(step.wrong) for step in result.steps]),
         ("compared", None, [step.verified for step in result.steps]),
-        ("server CPU", SHARE, [step.server and step.server.cpu_share for step in result.steps]),
+        ("server CPU", SHARE, [step.server.cpu_share if step.server else None for step in result.steps]),
         ("client CPU", SHARE, [_client(step) for step in result.steps]),
         ("steal", SHARE, [_steal(step) for step in result.steps]),
         ("objective", None, [_held(step) for step in result.steps]),
@@ -209,7 +208,10 @@ def _conditions(result: Result) -> Section:
         ("Wire", target.wire),
         ("Scenario", f"{scenario.name}, {_loop(scenario.arrivals)}"),
         ("Each step", bound + (f" after {scenario.warmup_s:g} s of warm-up" if scenario.warmup_s else "")),
-        ("Client", f"{scenario.processes} processes, {scenario.connections} connections, seed {scenario.seed}"),
+        (
+            "Client",
+            _client_words(scenario),
+        ),
         ("Data", f"{scenario.data or 'not told'}, {scenario.samples:,} different requests"),
         ("Answers", f"compared with {scenario.expect}" if scenario.expect else "checked for success only"),
         ("Machine", f"{machine.cpu or 'unknown CPU'}, {machine.cores} cores{quota}"),
@@ -223,6 +225,15 @@ def _conditions(result: Result) -> Section:
     if result.command:
         blocks += [Paragraph("The command:"), Facts([("Command", shlex.join(result.command))], code=True)]
     return Section("Conditions", blocks)
+
+
+def _client_words(scenario: Scenario) -> str:
+    processes, connections = _many(scenario.processes, "process"), _many(scenario.connections, "connection")
+    return f"{processes}, {connections}, seed {scenario.seed}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "es" if what.endswith("s") else "s")
 
 
 def _loop(arrivals: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from servable.core.errors import ServingError
 from servable.lab.histogram import Histogram, curve
@@ -14,6 +15,7 @@ from servable.report.units import PER_SECOND, PLAIN, SECONDS, SHARE
 
 CURVES_AT_MOST = 6
 BINS = 48
+PARTS = ("encode", "send", "wait", "queue", "compute", "decode")
 LATENCY = Axis("latency", SECONDS, Scale.LOG, from_zero=False)
 
 
@@ -63,10 +65,10 @@ def _load_series(steps: Sequence[Step]) -> list[Series]:
     found = []
     for name, value in (("p50", lambda x: x.p50_ms), ("p99", lambda x: x.p99_ms)):
         points = [Point(s.throughput_per_s, value(s.latency) / 1e3, label=s.label) for s in clean]
-        found.append(Series(name, points))
+        found.append(Series(name, points, labels=name == "p99"))
     if failing:
-        points = [Point(s.throughput_per_s, s.latency.p99_ms / 1e3, label=s.label + ", with failures") for s in failing]
-        found.append(Series("p99 of loads with failures", points, bad=True))
+        points = [Point(s.throughput_per_s, s.latency.p99_ms / 1e3, label=s.label) for s in failing]
+        found.append(Series("p99 of loads with failures", points, bad=True, line=False))
     return found
 
 
@@ -94,7 +96,7 @@ def latency_section(result: Result) -> Iterator[Section]:
     if not steps:
         return
     try:
-        blocks = [_percentile_curves(_spread(steps)), *(_histogram(step) for step in _spread(steps, 2))]
+        blocks = [_percentile_curves(_spread(steps)), _histogram(max(steps, key=lambda step: step.throughput_per_s))]
     except ServingError as error:
         yield Section("Latency", (Notice(f"The curves are missing: {error.message}.", Tone.WARNING),))
         return
@@ -115,9 +117,7 @@ def _percentile_curves(steps: Sequence[Step]) -> LinePlot:
         if len(steps) <= 2 and step.corrected is not None and step.corrected.histogram:
             name = f"{step.label}, as clients with a schedule would meet it"
             series.append(Series(name, _curve(step.corrected), dots=False))
-    note = (
-        "How many requests were at least this fast. To the right are the slowest; each label has a tenth of the last."
-    )
+    note = "How many requests were at least this fast. Each step to the right leaves a tenth of them."
     return LinePlot("Percentiles", Axis("requests at least as fast", SHARE, Scale.NINES), LATENCY, series, note)
 
 
@@ -135,7 +135,7 @@ def _histogram(step: Step) -> HistogramPlot:
     low, high = low * 0.98, max(high, low) * 1.02
     edges = [low * (high / low) ** (index / BINS) for index in range(BINS + 1)]
     above = [round(counted.share_above(edge) * counted.count) for edge in edges]
-    counts = [before - after for before, after in zip(above, above[1:], strict=False)]
+    counts = [before - after for before, after in pairwise(above)]
     counts[0] += counted.count - above[0]
     counts[-1] += above[-1]
     return HistogramPlot(
@@ -196,25 +196,31 @@ def _second(at: float, value_ms: float | None) -> Point:
 
 def parts_section(result: Result) -> Iterator[Section]:
     """Yield where a request's time went, as far as client and server told."""
-    rows = [
-        (step.label, name, part.mean_ms / 1e3, part.p50_ms / 1e3, part.p99_ms / 1e3)
-        for step in result.steps
-        for name, part in parts(step.split)
-    ]
-    if not rows:
+    steps = [step for step in result.steps if parts(step.split)]
+    if not steps:
         return
-    columns = (Column("load"), Column("part"), *(Column(name, SECONDS) for name in ("mean", "p50", "p99")))
-    step = max(result.steps, key=lambda step: (bool(parts(step.split)), step.throughput_per_s))
+    step = max(steps, key=lambda step: step.throughput_per_s)
     bars = [Bar(name, part.mean_ms / 1e3) for name, part in parts(step.split)]
     note = (
         "Send and wait make up the latency; queue and compute are parts of wait, told by the server. "
         "Encoding happened before the run, decoding behind each answer: neither delays a request."
     )
     plot = BarPlot(f"Mean of each part, {step.label}", Axis("time", SECONDS), bars)
-    yield Section("Where the time goes", (plot, Table(columns, rows)), note)
+    tables = (_parts_table(steps, "Mean", "mean_ms"), _parts_table(steps, "99th percentile", "p99_ms"))
+    yield Section("Where the time goes", (plot, *tables), note)
+
+
+def _parts_table(steps: Sequence[Step], caption: str, field: str) -> Table:
+    found = [dict(parts(step.split)) for step in steps]
+    names = [name for name in PARTS if any(name in known for known in found)]
+    rows = [
+        (step.label, *(getattr(known[name], field) / 1e3 if name in known else None for name in names))
+        for step, known in zip(steps, found, strict=True)
+    ]
+    return Table((Column("load"), *(Column(name, SECONDS) for name in names)), rows, caption)
 
 
 def parts(split: Split) -> list[tuple[str, Part]]:
     """Return the parts that are known, in the order in which they happen."""
-    named = [(name, getattr(split, name)) for name in ("encode", "send", "wait", "queue", "compute", "decode")]
+    named = [(name, getattr(split, name)) for name in PARTS]
     return [(name, part) for name, part in named if part is not None]
