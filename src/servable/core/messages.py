@@ -28,7 +28,8 @@ class InferRequest:
     """One request. ``signature`` "" means the default one; ``deadline`` is in seconds of ``time.monotonic()``.
 
     ``output_filter`` empty means all outputs. ``metadata`` is what the client sent beside the request. ``callers``
-    are the names of the models on whose behalf it is made, the first one first.
+    are the names of the models on whose behalf it is made, the first one first. ``api`` is the method of TensorFlow
+    Serving that was called: Predict, Classify or Regress.
     """
 
     model: ModelRef
@@ -38,6 +39,7 @@ class InferRequest:
     deadline: float | None = None
     metadata: Metadata = ()
     callers: tuple[str, ...] = ()
+    api: str = "Predict"
 
 
 @dataclass(slots=True)

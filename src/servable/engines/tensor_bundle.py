@@ -5,7 +5,6 @@ The file is a sorted table of blocks; each block carries a checksum. Its first e
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from servable.core.errors import Code, ServingError
 from servable.protos import tensorflow
+from servable.protos.tfrecord import masked_crc32c
 
 _FOOTER_LENGTH = 48
 _BLOCK_TRAILER_LENGTH = 5
@@ -199,24 +199,3 @@ def _copy(result: bytearray, distance: int, size: int) -> None:
         piece = result[start : start + size]
         result += piece
         size -= len(piece)
-
-
-def masked_crc32c(data: bytes) -> int:
-    """Return the Castagnoli checksum in the masked form that TensorFlow stores."""
-    table = _crc_table()
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@functools.cache
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        crc = value
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return tuple(table)

@@ -83,6 +83,8 @@ class ExampleMethod(ABC):
     """The ``method_name`` of a signature that was made for it."""
     word: ClassVar[str]
     """What TensorFlow Serving calls it in messages."""
+    api: ClassVar[str]
+    """What it is called where requests are counted and logged."""
 
     def outputs(self, signature: Signature, *, check_method: bool) -> tuple[str, ...]:
         """Return the outputs to compute; INVALID_ARGUMENT if a signature does not look right."""
@@ -109,6 +111,7 @@ class Classify(ExampleMethod):
 
     name = "tensorflow/serving/classify"
     word = "classification"
+    api = "Classify"
 
     def _count_outputs(self, signature: Signature) -> None:
         if len(signature.outputs) not in (1, 2):
@@ -150,6 +153,7 @@ class Regress(ExampleMethod):
 
     name = "tensorflow/serving/regress"
     word = "regression"
+    api = "Regress"
 
     def _count_outputs(self, signature: Signature) -> None:
         if len(signature.outputs) != 1:
