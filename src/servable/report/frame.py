@@ -114,7 +114,7 @@ def marks(area: Frame, wanted: Sequence[Mark]) -> list[Node]:
     upright = [mark for mark in wanted if not mark.across and area.x.low <= mark.value <= area.x.high]
     upright.sort(key=lambda mark: mark.value)
     ends = [area.px(mark.value) for mark in upright[1:]] + [area.size.width]
-    for mark, end in zip(upright, ends, strict=True):
+    for mark, end in zip(upright, ends, strict=False):
         at = area.px(mark.value)
         drawn.append(rule("mark", at, area.top - 10, at, area.bottom))
         if mark.label and (name := shorten(mark.label, end - at - 4)) != "…":
