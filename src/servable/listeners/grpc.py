@@ -10,6 +10,7 @@ from functools import partial
 from servable.core.errors import Code, ServingError, internal, unimplemented
 from servable.core.messages import InferResponse, ModelRef
 from servable.lifecycle.manager import Manager
+from servable.listeners.grpc_compression import COMPRESSED_HEADS, pack, pays, unpack
 from servable.observe.metrics import Meter
 from servable.serving.inference import Inference
 from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
@@ -22,9 +23,8 @@ OK_HEAD = ReplyHead(wire.HTTP_STATUS, wire.REPLY_FIELDS)
 OK_TRAILERS = Trailers(wire.trailer_fields(Code.OK, ""))
 NOT_POST = ReplyHead(wire.HTTP_METHOD_NOT_ALLOWED, ((b"allow", b"POST"),))
 ACCEPT_ENCODING = (b"grpc-accept-encoding", wire.ACCEPT_ENCODING)
-MAX_MESSAGE = 256 * 1024 * 1024
-"""Bytes a compressed message may grow to."""
 PAST_DEADLINE = ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
+GIVEN_UP = ServingError(Code.CANCELLED, "the client has given up")
 
 Unary = Callable[[bytes, int], bytes]
 """A method that answers at once: body and start of its message in, message out; ``ServingError`` if it fails."""
@@ -39,12 +39,14 @@ class GrpcApplication:
         manager: Manager,
         meter: Meter,
         more: Mapping[bytes, Callable[[wire.Call], Route]] | None = None,
+        compression: bytes | None = None,
     ) -> None:
-        """``more``: methods that are not about models."""
+        """``more``: further methods. ``compression``: of replies to clients that take it, ``gzip`` or ``deflate``."""
         self.inference = inference
         self.meter = meter
         self._manager = manager
         self._more = more or {}
+        self._compression = compression
         self._at_once: dict[bytes, Unary] = {
             tfserving.GET_MODEL_METADATA: self._model_metadata,
             tfserving.GET_MODEL_STATUS: self._model_status,
@@ -55,7 +57,7 @@ class GrpcApplication:
         if head.method != b"POST":
             return Refusal(NOT_POST)
         try:
-            call = wire.parse_call(head.fields)
+            call = wire.parse_call(head.fields, self._compression)
         except ServingError as error:
             return Refusal.of(error)
         if head.target == tfserving.PREDICT:
@@ -138,12 +140,34 @@ class MessageRoute(Route):
             elif wire.is_plain(body):
                 self.receive(exchange, body, wire.PREFIX_SIZE)
             else:
-                self.receive(exchange, bytes(wire.unwrap_message(body, self.call.encoding, MAX_MESSAGE)), 0)
+                unpack(body, self.call.encoding, partial(self._unpacked, exchange))
         except ServingError as error:
             self.fail(exchange, error)
         except Exception:
             log.exception("a gRPC request failed")
             self.fail(exchange, internal("the server failed; its log says why"))
+
+    def _unpacked(self, exchange: Exchange, message: Callable[[], bytes]) -> None:
+        """Go on with a message that was compressed, or is none."""
+        try:
+            if exchange.cancelled:
+                self.fail(exchange, GIVEN_UP)
+            else:
+                self.receive(exchange, message(), 0)
+        except ServingError as error:
+            self.fail(exchange, error)
+        except Exception:
+            log.exception("a gRPC request failed")
+            self.fail(exchange, internal("the server failed; its log says why"))
+
+    def send(self, exchange: Exchange, message: bytes) -> None:
+        """Send the one message of a reply, compressed if client and server like that."""
+        encoding = self.call.reply_encoding
+        if encoding is None or not pays(message, encoding):
+            exchange.respond(OK_HEAD, wire.wrap_message(message), OK_TRAILERS)
+        else:
+            head = COMPRESSED_HEADS[encoding]
+            pack(message, encoding, lambda framed: exchange.respond(head, framed, OK_TRAILERS))
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Answer the message at ``body[start:]``, at once or later."""
@@ -165,7 +189,7 @@ class UnaryRoute(MessageRoute):
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Call the method and send what it returns."""
-        exchange.respond(OK_HEAD, wire.wrap_message(self._method(body, start)), OK_TRAILERS)
+        self.send(exchange, self._method(body, start))
 
 
 class PredictRoute(MessageRoute):
@@ -192,7 +216,7 @@ class PredictRoute(MessageRoute):
             self._refuse(exchange, asked, outcome)
             return
         try:
-            message = tfserving.encode_predict_response(outcome, framed=True)
+            message = tfserving.encode_predict_response(outcome, framed=self.call.reply_encoding is None)
         except ServingError as error:
             self._refuse(exchange, asked, error)
             return
@@ -202,7 +226,10 @@ class PredictRoute(MessageRoute):
             return
         if exchange.watched:
             exchange.note(outcome)
-        exchange.respond(OK_HEAD, message, OK_TRAILERS)
+        if self.call.reply_encoding is None:
+            exchange.respond(OK_HEAD, message, OK_TRAILERS)
+        else:
+            self.send(exchange, message)
         self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
 
     def fail(self, exchange: Exchange, error: ServingError) -> None:

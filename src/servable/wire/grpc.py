@@ -69,17 +69,29 @@ class Call:
     timeout_s: float | None = None
     encoding: bytes | None = None
     metadata: Metadata = ()
+    reply_encoding: bytes | None = None
+    """What large replies may be compressed with."""
 
 
-def parse_call(fields: tuple[Field, ...]) -> Call:
-    """Return what a request head says; ``ServingError`` for a timeout, encoding or metadata that gRPC has not."""
+def parse_call(fields: tuple[Field, ...], compression: bytes | None = None) -> Call:
+    """Return what a request head says; ``ServingError`` for a timeout, encoding or metadata that gRPC has not.
+
+    ``compression`` is what the server would compress replies with, ``gzip`` or ``deflate``, if the client takes it.
+    """
     timeouts = [value for name, value in fields if name == b"grpc-timeout"]
     encodings = [value for name, value in fields if name == b"grpc-encoding"]
     if len(timeouts) > 1 or len(encodings) > 1:
         raise internal("grpc-timeout and grpc-encoding may be sent once each")
     encoding = encodings[0] if encodings else None
     check_encoding(encoding)
-    return Call(parse_timeout(timeouts[0]) if timeouts else None, encoding, decode_metadata(fields))
+    reply_encoding = compression if compression and compression in accepted_encodings(fields) else None
+    return Call(parse_timeout(timeouts[0]) if timeouts else None, encoding, decode_metadata(fields), reply_encoding)
+
+
+def accepted_encodings(fields: tuple[Field, ...]) -> list[bytes]:
+    """Return the entries of ``grpc-accept-encoding``."""
+    values = [value for name, value in fields if name == b"grpc-accept-encoding"]
+    return [entry.strip() for entry in b",".join(values).split(b",")]
 
 
 def wrap_message(message: bytes) -> bytes:
@@ -161,8 +173,8 @@ def decompress(data: bytes | memoryview, encoding: bytes | None, limit: int = UN
 
 
 def compress(message: bytes, encoding: bytes) -> bytes:
-    """Return a message compressed as ``gzip`` or ``deflate``, with its prefix."""
-    stream = zlib.compressobj(wbits=_WINDOW_BITS[encoding])
+    """Return a message compressed as ``gzip`` or ``deflate``, quickly rather than well, with its prefix."""
+    stream = zlib.compressobj(zlib.Z_BEST_SPEED, wbits=_WINDOW_BITS[encoding])
     data = stream.compress(message) + stream.flush()
     return b"\x01" + len(data).to_bytes(4, "big") + data
 
