@@ -67,7 +67,8 @@ class Server:
 
     def _prepare(self, loaded: LoadedVersion) -> Executor:
         """Warm a version up, in its loader thread, before it becomes available."""
-        profiles = warm_up(loaded.model, self.settings.warmup_options())
+        model = loaded.model.calling(self.inference.calls_for(loaded))
+        profiles = warm_up(model, self.settings.warmup_options())
         for name, profile in profiles.items():
             log.debug("%s/%s %s: %s; %s", loaded.name, loaded.version, name, profile.reason, profile.costs)
         served = self.models.get(loaded.name)

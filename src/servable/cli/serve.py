@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -12,9 +13,12 @@ import time
 from servable.app import Server
 from servable.cli import DONE, FAILED
 from servable.cli.samples import curl_line
+from servable.core.status import VersionState
 from servable.engines.machine import cpus
 from servable.observe.logs import configure_logs
 from servable.settings import ServeSettings, add_flags, read_settings, spell_out
+
+log = logging.getLogger("servable.cli")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,19 +27,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Serve models over TensorFlow Serving's gRPC and REST. PATH is a model directory (with integer version "
         "directories), a root of many models, a version or SavedModel directory, or one artifact file."
     )
+    parser.usage = "servable serve [[NAME=]PATH ...] [--FLAG[=VALUE] ...]"
     parser.epilog = "Every flag can be given as an environment variable, SERVABLE_ and its name in capitals."
+    parser.add_argument("--version", action="store_true", default=argparse.SUPPRESS, help="print the version and exit")
     add_flags(parser)
 
 
 def rewrite(words: list[str]) -> list[str]:
     """Return the command line as argparse can read it."""
-    return spell_out(words)
+    return spell_out(words, {"version"})
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; 0 after an orderly end, 1 if nothing could be served."""
-    settings = read_settings(vars(arguments))
+    return serve(read_settings(vars(arguments)))
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve until SIGTERM with these settings, and say first what of them has no effect."""
     configure_logs(settings.log_level, settings.log_format)
+    for line in settings.idle_lines():
+        log.warning("%s", line)
     loop_factory = _fast_loop()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         code = runner.run(_serve(settings))
@@ -122,6 +134,8 @@ def summary(server: Server, seconds: float, *, complete: bool) -> str:
         for status in server.statuses_of(name):
             if status.error is not None:
                 lines += ["", f"  {name}/{status.version}  FAILED  {status.error}"]
+            elif status.state is VersionState.START and status.reason:
+                lines += ["", f"  {name}/{status.version}  waiting: {status.reason}"]
         problem = server.manager.problem(name)
         if problem is not None:
             lines += ["", f"  {name}  {problem.message}"]

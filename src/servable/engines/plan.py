@@ -12,7 +12,7 @@ from servable.engines.artifact import artifact_of_file, find_artifact
 from servable.engines.base import CHILD, ENGINES, Artifact, EngineOptions, Model, engine_class
 from servable.engines.machine import cpu_threads
 
-__all__ = ["Choice", "artifact_of_file", "choose", "complete", "cpu_threads", "find_artifact", "load"]
+__all__ = ["Choice", "artifact_of_file", "choose", "complete", "cpu_threads", "find_artifact", "load", "models_used"]
 
 EXTRAS = {"tensorflow": "servable[tensorflow]"}
 """Engine -> what to install to have it. Those not named here come with the plain install."""
@@ -48,6 +48,18 @@ def complete(choice: Choice, artifact: Artifact) -> str | None:
 
         return incomplete(artifact.transform)
     return lacking
+
+
+def models_used(artifact: Artifact) -> tuple[str, ...]:
+    """Return the names of the models that a model calls, as it says itself; nothing of it is run.
+
+    FAILED_PRECONDITION if it says so in a way that cannot be read.
+    """
+    if artifact.kind != "python":
+        return ()
+    from servable.engines.python_code import declared_uses
+
+    return declared_uses(artifact.path)
 
 
 def _choose_engine(artifact: Artifact, engine: str | None, precision: str) -> Choice:

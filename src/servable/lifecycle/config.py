@@ -67,6 +67,7 @@ class VersionSpec:
 
     ``files`` stands for the names, sizes and times of its files when it was taken. ``doubt`` says why they never
     proved complete: it gets one attempt. ``refusal`` ends it without any. These two do not belong to its identity.
+    ``uses`` are the models that it calls.
     """
 
     name: str
@@ -77,6 +78,7 @@ class VersionSpec:
     files: int = 0
     doubt: str = field(default="", compare=False)
     refusal: ServingError | None = field(default=None, compare=False)
+    uses: tuple[str, ...] = ()
 
 
 Wish: TypeAlias = Mapping[str, Mapping[int, VersionSpec]]

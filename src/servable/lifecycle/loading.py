@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from servable.core.errors import Code, ServingError, internal, not_found, unavailable
 from servable.core.messages import ModelRef
 from servable.engines.base import Model
-from servable.engines.plan import Choice, artifact_of_file, choose, complete, load
+from servable.engines.plan import Choice, artifact_of_file, choose, complete, load, models_used
 from servable.lifecycle.config import VersionSpec
 
 log = logging.getLogger("servable.lifecycle")
@@ -86,6 +86,15 @@ def prove_artifact(path: Path, engine: str | None) -> str | None:
         return None if error.code in {Code.FAILED_PRECONDITION, Code.UNIMPLEMENTED} else error.message
     except Exception as error:  # noqa: BLE001  # half a file may break any parser
         return f"its files cannot be read: {error!r}"
+
+
+def uses_of(path: Path) -> tuple[str, ...]:
+    """Return the models that a version calls. FAILED_PRECONDITION if what says so cannot be read."""
+    try:
+        artifact = artifact_of_file(path)
+    except ServingError:
+        return ()  # the load says what is wrong
+    return models_used(artifact)
 
 
 def load_version(spec: VersionSpec, load: Load, prepare: Prepare) -> LoadedVersion | ServingError:

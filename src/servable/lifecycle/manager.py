@@ -195,7 +195,21 @@ class Manager:
 
     def _settled(self, names: Collection[str] | None) -> bool:
         models = [model for name, model in self._models.items() if names is None or name in names]
-        return all(_has_settled(model, self._source) for model in models if model.config is not None)
+        return all(self._has_settled(model) for model in models if model.config is not None)
+
+    def _has_settled(self, model: TrackedModel, asked: tuple[str, ...] = ()) -> bool:
+        if model.available():
+            return True
+
+        def in_vain(name: str) -> bool:
+            """Whether nothing is on its way that could end the wait for a model."""
+            other = self._models.get(name)
+            if other is None or other.config is None or name in asked:
+                return True
+            return not other.available() and self._has_settled(other, (*asked, model.name))
+
+        # After a failure the source may yet find another version to wish for, or one may be on its way to the disk.
+        return model.settled(in_vain) and not self._source.looking(model.name) and not self._source.waiting(model.name)
 
     async def _until(self, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         with suppress(TimeoutError):
@@ -342,13 +356,6 @@ class Manager:
             del self._models[name]
 
 
-def _has_settled(model: TrackedModel, source: Source) -> bool:
-    if model.available():
-        return True
-    # After a failure the source may yet find another version to wish for, or one may be on its way to the disk.
-    return model.settled() and not source.looking(model.name) and not source.waiting(model.name)
-
-
 def _check_names(configs: Sequence[ModelConfig]) -> None:
     seen: set[str] = set()
     for config in configs:
@@ -371,5 +378,5 @@ def _log_change(name: str, status: VersionStatus) -> None:
         log.error("%s version %d: %s: %s", name, status.version, status.state.name, status.error)
         return
     details = ", ".join(part for part in (status.engine, status.precision, status.reason) if part)
-    level = logging.INFO if status.state is not VersionState.START else logging.DEBUG
+    level = logging.DEBUG if status.state is VersionState.START and not status.reason else logging.INFO
     log.log(level, "%s version %d: %s%s", name, status.version, status.state.name, f" ({details})" if details else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from servable.core.errors import ServingError
 from servable.core.status import VersionState, VersionStatus
 from servable.engines.plan import Choice
 from servable.lifecycle.config import ModelConfig, VersionSpec
+from servable.lifecycle.dependencies import Known
 from servable.lifecycle.loading import LoadedVersion
 
 REMEMBERED_ENDS = 32
@@ -29,7 +30,7 @@ class Key(NamedTuple):
 class Tracked:
     """One version at work: its state, and what is needed to go on from there."""
 
-    __slots__ = ("choice", "error", "failures", "key", "loaded", "note", "retry", "spec", "state")
+    __slots__ = ("choice", "error", "failures", "key", "loaded", "note", "retry", "spec", "state", "waits_for")
 
     def __init__(self, key: Key, spec: VersionSpec) -> None:
         self.key = key
@@ -41,6 +42,8 @@ class Tracked:
         self.failures = 0
         self.note = ""
         self.retry: asyncio.TimerHandle | None = None
+        self.waits_for: tuple[str, ...] = ()
+        """Models without which it may not be loaded, and which are not available."""
 
     def status(self) -> VersionStatus:
         """Return what the world is told of it."""
@@ -96,11 +99,27 @@ class TrackedModel:
         states |= {key.version: tracked.state for key, tracked in sorted(self.versions.items())}
         return version in self.available() or states.get(version) in {VersionState.START, VersionState.LOADING}
 
-    def settled(self) -> bool:
-        """Return whether something was wished for, and every load of it has come to its end."""
-        states = [self.versions[key].state if key in self.versions else VersionState.START for key in self.wished]
-        pending = {VersionState.START, VersionState.LOADING}
-        return bool(states) and not pending.intersection(states)
+    def settled(self, in_vain: Callable[[str], bool]) -> bool:
+        """Return whether something was wished for, and every load of it has come to its end.
+
+        A version that waits for a model ``in_vain`` has come to its end too, for now.
+        """
+
+        def ended(key: Key) -> bool:
+            tracked = self.versions.get(key)
+            if tracked is None or tracked.state is VersionState.LOADING:
+                return False
+            return tracked.state is not VersionState.START or any(map(in_vain, tracked.waits_for))
+
+        return bool(self.wished) and all(map(ended, self.wished))
+
+    def known(self) -> Known:
+        """Return what matters to models that call this one."""
+        alive = [tracked for tracked in self.versions.values() if tracked.state is not VersionState.END]
+        specs = [tracked.spec for tracked in alive]
+        specs += [spec for key, spec in self.wished.items() if key not in self.versions]
+        failed = not alive and any(tracked.error for tracked in self.versions.values())
+        return Known(bool(self.available()), failed, frozenset(name for spec in specs for name in spec.uses))
 
     def apply_labels(self, *, early: bool) -> None:
         """Let labels follow their versions: one moves when the version it is to name is available.

@@ -7,7 +7,7 @@ Guarantees, whatever the sequence of wishes and failures:
    become available, or has failed. Only an empty wish unloads everything.
 3. Where resources are preserved, nothing is loaded until every version that is not wished for has left memory.
 4. Once loads and unloads have ended, every wished version is available or has failed, and (unless rule 2 keeps one)
-   no other version is available.
+   no other version is available. Those that are held are excepted, until they are not.
 """
 
 from __future__ import annotations
@@ -47,11 +47,15 @@ class Action(Generic[Key]):
 
 
 def next_action(
-    states: Mapping[Key, VersionState], wish: AbstractSet[Key], transition: Transition
+    states: Mapping[Key, VersionState],
+    wish: AbstractSet[Key],
+    transition: Transition,
+    held: AbstractSet[Key] = frozenset(),
 ) -> Action[Key] | None:
     """Return what to do next for one model, or ``None`` to wait for something to end.
 
     ``states`` holds every version known; START is one that waits to be loaded, END one that failed.
+    Those that are ``held`` wait for something else before they may be loaded.
     """
     unwished = {key: state for key, state in states.items() if key not in wish}
     leaving = [key for key, state in unwished.items() if state is VersionState.AVAILABLE]
@@ -59,7 +63,7 @@ def next_action(
         return Action(Verb.UNLOAD, min(leaving))
     if transition is Transition.RESOURCE_PRESERVING and any(map(_in_memory, unwished.values())):
         return None
-    fresh = [key for key in wish if states.get(key) is VersionState.START]
+    fresh = [key for key in wish - held if states.get(key) is VersionState.START]
     return Action(Verb.LOAD, max(fresh)) if fresh else None
 
 

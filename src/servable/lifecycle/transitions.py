@@ -10,6 +10,7 @@ from servable.core.errors import Code, ServingError
 from servable.core.status import VersionState
 from servable.engines.plan import cpu_threads
 from servable.lifecycle.config import ManagerOptions
+from servable.lifecycle.dependencies import judge
 from servable.lifecycle.loading import (
     RETRYABLE,
     Load,
@@ -19,7 +20,7 @@ from servable.lifecycle.loading import (
     close_version,
     load_version,
 )
-from servable.lifecycle.model import Tracked, TrackedModel
+from servable.lifecycle.model import Key, Tracked, TrackedModel
 from servable.lifecycle.policy import Verb, next_action
 
 log = logging.getLogger("servable.lifecycle")
@@ -70,7 +71,8 @@ class Transitions:
             if key not in model.versions:
                 tracked = model.versions[key] = Tracked(key, spec)
                 self._changed(model, tracked)
-        while action := next_action(model.states(), model.wished.keys(), self._options.transition):
+        held = self._hold(model)
+        while action := next_action(model.states(), model.wished.keys(), self._options.transition, held):
             tracked = model.versions[action.key]
             if action.verb is Verb.UNLOAD:
                 self._unload(model, tracked)
@@ -78,6 +80,27 @@ class Transitions:
                 self._begin(model, tracked)
             else:
                 return
+
+    def _hold(self, model: TrackedModel) -> set[Key]:
+        """Return the versions that wait for models they call; end those that would wait for ever."""
+        held: set[Key] = set()
+        for key, tracked in list(model.versions.items()):
+            if tracked.state is not VersionState.START or not tracked.spec.uses:
+                continue
+            models = {name: each.known() for name, each in self._models.items() if each.config is not None}
+            verdict = judge(model.name, tracked.spec.uses, models)
+            if isinstance(verdict, ServingError):
+                tracked.failures += 1
+                self._end(model, tracked, verdict)
+                self._failed(model)
+                continue
+            waits_for, note = ((), "") if verdict is None else (verdict.models, verdict.reason)
+            if verdict is not None:
+                held.add(key)
+            if (waits_for, note) != (tracked.waits_for, tracked.note):
+                tracked.waits_for, tracked.note = waits_for, note
+                self._changed(model, tracked)
+        return held
 
     def _drop_unwished(self, model: TrackedModel) -> None:
         for key, tracked in list(model.versions.items()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -75,6 +76,9 @@ def _profile(
     model: Model, signature: Signature, options: WarmupOptions, budget_s: float, clock: Callable[[], float]
 ) -> SignatureProfile:
     outputs = tuple(signature.outputs)
+    if signature.streamed:
+        _run_first_part(model, signature)
+        return SignatureProfile(rowwise=False, reason="it answers in parts")
     if not signature.inputs or not outputs:
         return SignatureProfile(rowwise=False, reason="it has no inputs or no outputs")
     batched = all(_has_free_rows(spec) for spec in (*signature.inputs.values(), *signature.outputs.values()))
@@ -99,6 +103,16 @@ def _profile(
         costs = _measure(model, signature, invent, options.batch_rows, budget_s, clock)
         return SignatureProfile(rowwise=True, reason="rows computed alone, together and permuted agree", costs=costs)
     return SignatureProfile(rowwise=False, reason=failure)
+
+
+def _run_first_part(model: Model, signature: Signature) -> None:
+    with (
+        suppress(ServingError),
+        closing(
+            model.stream(signature.name, invent_inputs(signature, 1, FREE_SIZES[0]), tuple(signature.outputs))
+        ) as parts,
+    ):
+        next(parts, None)
 
 
 def _has_free_rows(spec: TensorSpec) -> bool:

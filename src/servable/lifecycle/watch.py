@@ -13,6 +13,7 @@ from servable.core.errors import Code, ServingError, not_found
 from servable.lifecycle.config import ModelConfig, Specific, VersionSpec, select
 from servable.lifecycle.intake import Evidence, Intake, Taken, Waiting, fingerprint
 from servable.lifecycle.layout import Listing, file_error, list_versions, misnamed_version
+from servable.lifecycle.loading import uses_of
 from servable.lifecycle.manifest import disagreement
 
 Prove: TypeAlias = Callable[[Path, str | None], str | None]
@@ -170,4 +171,11 @@ class Watch:
         refusal = None
         if verdict.refused:
             refusal = ServingError(Code.DATA_LOSS, f"{path} is not what its manifest states: {verdict.doubt}")
-        return VersionSpec(config.name, version, path, config.engine, config.options, files, verdict.doubt, refusal)
+        uses: tuple[str, ...] = ()
+        try:
+            uses = uses_of(path)
+        except ServingError as error:
+            refusal = refusal or error
+        return VersionSpec(
+            config.name, version, path, config.engine, config.options, files, verdict.doubt, refusal, uses
+        )

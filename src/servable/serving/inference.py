@@ -3,6 +3,7 @@
 Guarantees:
 
 1. ``reply`` is called exactly once for each submitted request, on the loop; at the deadline if nothing came before.
+   So is ``Consumer.end`` for each that is answered in parts.
 2. A request holds its version from ``submit`` until its work has really ended: unloading waits for that.
 3. What one request sends never fails another.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from servable.core.errors import Code, ServingError
@@ -23,12 +24,14 @@ from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.warmup import SignatureProfile
 from servable.serving.batching import Batcher, ContinuousBatcher
 from servable.serving.batching_parameters import BatchingParameters
+from servable.serving.calls import Calls
 from servable.serving.execution import AS_IT_IS, Outcome, Padding
 from servable.serving.pending import Pending, Work
 from servable.serving.plans import BatchingOptions, SignaturePlan, plan_signature
 from servable.serving.runner import ModelRunner
 from servable.serving.scheduling import Schedule, ScheduledBatcher
 from servable.serving.slots import Slots
+from servable.serving.streaming import Consumer, Joining, PartOutcome, Pulling, Stream, Whole
 from servable.serving.validation import chosen_outputs, complete_inputs, missing_signature
 
 log = logging.getLogger("servable.serving")
@@ -104,7 +107,9 @@ class Inference:
             lambda items, rows, computed, seconds: observer.batch(ref, items, rows, computed, seconds),
             f"{loaded.name}/{loaded.version}",
             padding=AS_IT_IS if parameters is None else padding_of(parameters),
-            slots=None if parameters is None else self._slots,
+            # A model that calls others must not hold a slot that they wait for.
+            slots=None if parameters is None or loaded.model.uses else self._slots,
+            calls=self._calls_of if loaded.model.uses else None,
         )
         return Executor(plans, runner, parameters)
 
@@ -114,6 +119,13 @@ class Inference:
             return ScheduledBatcher(schedule_of(parameters, options.max_queued))
         owner = f"model {loaded.name} version {loaded.version}"
         return ContinuousBatcher(options.max_rows, options.max_queued, owner)
+
+    def calls_for(self, loaded: LoadedVersion) -> Calls:
+        """Return what a model calls others by while nobody's request is computed: in its warm-up."""
+        return Calls(self.submit, self._loop, (loaded.name,))
+
+    def _calls_of(self, items: Sequence[Pending]) -> Calls:
+        return Calls.of(items, self.submit, self._loop)
 
     @staticmethod
     def retire(loaded: LoadedVersion) -> None:
@@ -137,7 +149,20 @@ class Inference:
         return plan.signature
 
     def submit(self, request: InferRequest, reply: Reply) -> Pending | None:
-        """Start a request. Returns what can be cancelled, or ``None`` if the reply was given already."""
+        """Start a request. Returns what can be cancelled, or ``None`` if the reply was given already.
+
+        An answer that is made in parts is given whole: joined along the first axis.
+        """
+        return self._submit(request, reply, None)
+
+    def submit_stream(self, request: InferRequest, consumer: Consumer) -> Pending | None:
+        """Start a request whose answer is taken in parts. Returns what can be cancelled, as ``submit`` does.
+
+        A ``Stream`` of it can be resumed too; an answer that is not made in parts comes as one, in no stream.
+        """
+        return self._submit(request, Whole(consumer), consumer)
+
+    def _submit(self, request: InferRequest, reply: Reply, consumer: Consumer | None) -> Pending | None:
         now = time.monotonic()
         deadline = request.deadline
         if deadline is not None and deadline <= now:
@@ -150,7 +175,7 @@ class Inference:
             return None
         executor: Executor = loaded.executor
         try:
-            item = self._item(request, loaded, executor, reply)
+            item = self._item(request, loaded, executor, reply, consumer)
             executor.runner.submit(item, now)
         except ServingError as error:
             self._manager.release(loaded)
@@ -182,14 +207,42 @@ class Inference:
             raise outcome
         return outcome
 
-    def _item(self, request: InferRequest, loaded: LoadedVersion, executor: Executor, reply: Reply) -> Pending:
+    async def infer_stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
+        """Submit and yield the answer's parts; the form for people's code. Closing it cancels the request."""
+        consumer = Pulling()
+        item = self.submit_stream(request, consumer)
+        try:
+            while (response := await consumer.take()) is not None:
+                if isinstance(item, Stream):
+                    item.resume()
+                yield response
+        finally:
+            if item is not None:
+                item.cancel()
+
+    def _item(
+        self,
+        request: InferRequest,
+        loaded: LoadedVersion,
+        executor: Executor,
+        reply: Reply,
+        consumer: Consumer | None,
+    ) -> Pending:
         name = request.signature or DEFAULT_SIGNATURE
         plan = executor.plans.get(name)
         if plan is None:
             raise missing_signature(name)
         inputs = complete_inputs(plan.signature, request.inputs)
         outputs = plan.outputs if not request.output_filter else chosen_outputs(plan.signature, request.output_filter)
+        if plan.signature.streamed:
+            taker = consumer or Joining(reply)
+            stream = Stream(loaded, name, inputs, outputs, request.deadline, taker, executor.runner.step)
+            if isinstance(taker, Joining):
+                taker.stream = stream
+            stream.callers = request.callers
+            return stream
         item = Pending(loaded, name, inputs, outputs, reply, request.deadline)
+        item.callers = request.callers
         if plan.merge:
             batch = plan.batch_of(inputs, outputs)
             if batch is not None:
@@ -197,8 +250,13 @@ class Inference:
                 item.inline_rows = plan.inline_rows
         return item
 
-    def _finish(self, item: Pending, outcome: Outcome, began: float, seconds: float) -> None:
+    def _finish(self, item: Pending, outcome: Outcome | PartOutcome, began: float, seconds: float) -> None:
         loaded = item.loaded
+        if isinstance(item, Stream) and isinstance(outcome, dict):
+            if not item.started:
+                self._observer.queued(loaded.ref, began - item.added)
+            item.took(InferResponse(loaded.ref, item.signature, outcome, began - item.added, seconds))
+            return
         if item.deadline is not None:
             self._limited.pop(item, None)
         reply = item.reply
@@ -207,6 +265,8 @@ class Inference:
             queue_s = began - item.added
             if isinstance(outcome, ServingError):
                 _give(reply, outcome)
+            elif outcome is None:
+                _give(reply, InferResponse(loaded.ref, item.signature, {}))
             else:
                 self._observer.queued(loaded.ref, queue_s)
                 _give(reply, InferResponse(loaded.ref, item.signature, outcome, queue_s, seconds))
@@ -218,7 +278,7 @@ class Inference:
         late = [item for item in self._limited if item.deadline is not None and item.deadline <= now]
         for item in late:
             del self._limited[item]
-            item.abandoned = True
+            item.cancel()
             reply, item.reply = item.reply, None
             if reply is not None:
                 _give(reply, ServingError(Code.DEADLINE_EXCEEDED, DEADLINE_MESSAGE))

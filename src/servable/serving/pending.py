@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import numpy as np
 
@@ -16,17 +16,20 @@ from servable.serving.execution import Outcome
 class Pending:
     """What the queue, the engine and the deadline watch must know of a request; and how its sender gives up on it.
 
-    ``reply`` becomes ``None`` when it has been called.
+    ``reply`` becomes ``None`` when it has been called. ``callers`` are the models on whose behalf it was made.
+    ``on_give_up``, if set, is called when its sender gives up: what is being computed for it may stop.
     """
 
     __slots__ = (
         "abandoned",
         "added",
+        "callers",
         "deadline",
         "inline_rows",
         "inputs",
         "key",
         "loaded",
+        "on_give_up",
         "outputs",
         "reply",
         "rows",
@@ -53,10 +56,30 @@ class Pending:
         self.inline_rows = 0
         self.added = 0.0
         self.abandoned = False
+        self.callers: tuple[str, ...] = ()
+        self.on_give_up: Callable[[], None] | None = None
+
+    @property
+    def request(self) -> Pending:
+        """Return the whole request."""
+        return self
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.abandoned
 
     def cancel(self) -> None:
         """Give up: if still queued it is never computed; the reply is then called with an error that nobody reads."""
-        self.abandoned = True
+        if not self.abandoned:
+            self.abandoned = True
+            self.told_to_give_up()
+
+    def told_to_give_up(self) -> None:
+        """Let what is computed for it know."""
+        told, self.on_give_up = self.on_give_up, None
+        if told is not None:
+            told()
 
     def cut(self, sizes: list[int]) -> list[Pending | Part]:
         """Return parts of so many rows each. The request is answered when the last of them is."""
@@ -81,6 +104,11 @@ class Part:
         self.key = whole.key
         self.inline_rows = whole.inline_rows
         self.added = whole.added
+
+    @property
+    def request(self) -> Pending:
+        """Return the whole request."""
+        return self._parts.whole
 
     @property
     def abandoned(self) -> bool:

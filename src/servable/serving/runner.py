@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from servable.core.errors import Code, ServingError, unavailable
-from servable.engines.base import Model
+from servable.engines.base import Caller, Model
 from servable.serving.batching import Batch, Batcher
 from servable.serving.execution import AS_IT_IS, Outcome, Padding, run_batch
 from servable.serving.pending import Part, Pending, Work
 from servable.serving.slots import Slots
+from servable.serving.streaming import PartOutcome, Stream
 
-Finish = Callable[[Pending, Outcome, float, float], None]
+Finish = Callable[[Pending, Outcome | PartOutcome, float, float], None]
 """Called on the loop for each request: itself, its outcome, when its batch began, and how long it computed."""
 BatchDone = Callable[[int, int, int, float], None]
 """Called on the loop for each batch: items, their rows, rows computed (with padding), seconds of computing."""
@@ -30,7 +32,8 @@ _ABANDONED = ServingError(Code.CANCELLED, "the client gave up while the request 
 class ModelRunner:
     """The queue and the engine threads of one loaded version. All methods are called on the event loop.
 
-    ``slots`` bounds the batches of several runners together.
+    ``slots`` bounds the batches of several runners together. ``calls`` gives a model that calls others its way to them,
+    for each batch.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class ModelRunner:
         *,
         padding: Padding = AS_IT_IS,
         slots: Slots | None = None,
+        calls: Callable[[list[Pending]], Caller] | None = None,
     ) -> None:
         self._model = model
         self._loop = loop
@@ -58,7 +62,10 @@ class ModelRunner:
         self._waits_for_slot = False
         self._timer: asyncio.TimerHandle | None = None
         self._running = 0
-        self._inbox: SimpleQueue[list[Work] | None] = SimpleQueue()
+        self._calls = calls
+        self._streams: deque[Stream] = deque()
+        self._stream_is_next = True
+        self._inbox: SimpleQueue[tuple[Model, list[Work]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closed = False
 
@@ -81,6 +88,14 @@ class ModelRunner:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def step(self, stream: Stream) -> None:
+        """Queue a stream that was accepted before for its next part. Streams and other requests take turns."""
+        stream.added = time.monotonic()
+        self._streams.append(stream)
+        if not self._scheduled and self._running < self._most:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
         """Run what is due: on the loop if it is short, else on the engine's threads."""
         self._scheduled = False
@@ -99,8 +114,8 @@ class ModelRunner:
         self._slots.release()
         began = time.monotonic()
         outcomes = run_batch(self._model, items, self._padding_of(items))
-        self._deliver(items, outcomes, began, time.monotonic() - began)
-        if len(self._batcher) and not self._scheduled:
+        self._deliver(items, [*outcomes], began, time.monotonic() - began)
+        if (len(self._batcher) or self._streams) and not self._scheduled:
             # Let the loop read and write between batches.
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -137,12 +152,16 @@ class ModelRunner:
 
     def _take(self) -> Batch[Work] | None:
         """Return the next batch that has something to run; settle what nobody waits for."""
+        if self._streams and (self._stream_is_next or not len(self._batcher)):
+            self._stream_is_next = False
+            return Batch([self._streams.popleft()], 1, [])
+        self._stream_is_next = True
         while (batch := self._batcher.take(time.monotonic(), self._running)) is not None:
             for item in batch.dropped:
                 self._settle(item, _ABANDONED, item.added, 0.0)
             if batch.items:
                 return batch
-        return None
+        return Batch([self._streams.popleft()], 1, []) if self._streams else None
 
     def _arm(self) -> None:
         """Come back when the batch that fills is due."""
@@ -164,20 +183,30 @@ class ModelRunner:
             name = f"engine {self._name}"
             self._threads.append(threading.Thread(target=self._compute, name=name, daemon=True))
             self._threads[-1].start()
-        self._inbox.put(items)
+        self._inbox.put((self._model_for(items), items))
+
+    def _model_for(self, items: list[Work]) -> Model:
+        if self._calls is None or (isinstance(items[0], Stream) and items[0].started):
+            return self._model
+        return self._model.calling(self._calls([item.request for item in items]))
 
     def _compute(self) -> None:
         """Work through the inbox, on an engine thread."""
-        while (items := self._inbox.get()) is not None:
+        while (work := self._inbox.get()) is not None:
+            model, items = work
             began = time.monotonic()
-            outcomes = run_batch(self._model, items, self._padding_of(items))
+            outcomes: list[Outcome | PartOutcome]
+            if isinstance(items[0], Stream):
+                outcomes = [items[0].advance(model)]
+            else:
+                outcomes = [*run_batch(model, items, self._padding_of(items))]
             seconds = time.monotonic() - began
             try:
                 self._loop.call_soon_threadsafe(self._computed, items, outcomes, began, seconds)
             except RuntimeError:
                 return  # the loop is closed: nobody is left to answer
 
-    def _computed(self, items: list[Work], outcomes: list[Outcome], began: float, seconds: float) -> None:
+    def _computed(self, items: list[Work], outcomes: list[Outcome | PartOutcome], began: float, seconds: float) -> None:
         self._running -= 1
         self._slots.release()
         # The engine starts on the next batch before this one's replies are written.
@@ -186,15 +215,16 @@ class ModelRunner:
         if self._closed and not self._running:
             self._end_threads()
 
-    def _deliver(self, items: list[Work], outcomes: list[Outcome], began: float, seconds: float) -> None:
+    def _deliver(self, items: list[Work], outcomes: list[Outcome | PartOutcome], began: float, seconds: float) -> None:
         rows = 0
         for item, outcome in zip(items, outcomes, strict=True):
             rows += item.rows
             self._settle(item, outcome, began, seconds)
         self._batch_done(len(items), rows, self._padding_of(items).rows(rows), seconds)
 
-    def _settle(self, item: Work, outcome: Outcome, began: float, seconds: float) -> None:
+    def _settle(self, item: Work, outcome: Outcome | PartOutcome, began: float, seconds: float) -> None:
         if isinstance(item, Part):
+            assert outcome is not None, "only streams end without an outcome"
             settled = item.settle(outcome, began, seconds)
             if settled is not None:
                 self._finish(*settled)
