@@ -62,9 +62,19 @@ def test_wrong_flags_are_refused(word: str, reason: str) -> None:
         parse(word)
 
 
-def test_flags_that_do_not_exist_are_refused() -> None:
-    with pytest.raises((argparse.ArgumentError, SystemExit)):
-        parse("--prot=1")
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("--prot=1", r"there is no flag --prot; did you mean --port\?"),
+        ("--enable-batching", r"did you mean --enable_batching\?"),
+        ("-port=1", r"there is no flag -port; did you mean --port\?"),
+        ("--noport", r"there is no flag --noport; did you mean --port\?"),
+        ("--qqq", "there is no flag --qqq; --help lists those there are"),
+    ],
+)
+def test_flags_that_do_not_exist_are_refused_with_advice(word: str, advice: str) -> None:
+    with pytest.raises(ServingError, match=advice):
+        parse(word)
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,18 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    from servable.core.errors import ServingError
+
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = next((word for word in words if not word.startswith("-")), None)
     parser = build_parser(command)
     if command in COMMANDS:
         module: Any = importlib.import_module(COMMANDS[command][0])
-        words = getattr(module, "rewrite", list)(words)
+        try:
+            words = getattr(module, "rewrite", list)(words)
+        except ServingError as error:
+            sys.stderr.write(f"servable {command}: {error.message}\n")
+            return WRONG_USAGE
     parsed = parser.parse_args(words)
     if parsed.version:
         from importlib.metadata import version

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from servable.core.errors import invalid_argument
@@ -17,10 +18,15 @@ from servable.settings.values import from_text, is_list
 ENVIRONMENT_PREFIX = "SERVABLE_"
 
 
-def read_settings(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> ServeSettings:
+def read_settings(
+    given: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> ServeSettings:
     """Return the settings from parsed flags, the environment and the file that one of these names.
 
-    INVALID_ARGUMENT names the variable, or the file and the key, that is wrong.
+    ``defaults`` replace those of the options. INVALID_ARGUMENT names the variable, or the file and the key, that is
+    wrong.
     """
     nearer = _from_environment(environment)
     for item in fields(ServeSettings):
@@ -29,7 +35,7 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str] = os.
             nearer[item.name] = tuple(value) if isinstance(value, list) else value
     path = nearer.get("config", "")
     values = read_settings_file(Path(path)) if path else {}
-    return ServeSettings(**{**values, **nearer})
+    return ServeSettings(**{**defaults, **values, **nearer})
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

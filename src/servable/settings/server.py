@@ -27,7 +27,7 @@ from servable.settings.tfserving_files import (
     read_session_config,
     read_ssl_config,
 )
-from servable.settings.tfserving_flags import idle_line
+from servable.settings.tfserving_flags import IDLE, idle_line
 from servable.transport.limits import MIB, Limits
 from servable.transport.tls import TlsOptions
 
@@ -206,7 +206,7 @@ class ServeSettings(ServeOptions):
 
     def idle_lines(self) -> list[str]:
         """Return a line for each flag of TensorFlow Serving, and each field of its files, that has no effect here."""
-        lines = [idle_line(name) for name in self.without_effect]
+        lines = [idle_line(name) for name in dict.fromkeys(self.without_effect) if not IDLE[name].refused]
         lines += channel_arguments(self.grpc_channel_arguments).idle
         if self.ssl_config_file:
             lines += read_ssl_config(Path(self.ssl_config_file))[1]

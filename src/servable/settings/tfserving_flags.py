@@ -118,10 +118,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def refuse_unknown(words: Iterable[str], known: frozenset[str], booleans: frozenset[str]) -> None:
     """Raise INVALID_ARGUMENT for the first word that looks like a flag and is none."""
     for word in words:
-        if word == "--":
-            return
         name = word.partition("=")[0]
-        if not name.startswith("-") or name == "-" or name.lstrip("-") == "" or name in {"-h", "--help"}:
+        is_number = name[1:2].isdigit()  # the value of the word before
+        if not name.startswith("-") or name == "-" or is_number or name in {"-h", "--help"}:
             continue
         bare = name[2:] if name.startswith("--") else ""
         if bare in known or (bare.startswith("no") and bare[2:] in booleans):
