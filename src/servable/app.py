@@ -101,9 +101,17 @@ class Server:
         if not models and not self.settings.model_config_file:
             raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
         meter = self.metrics.meter("grpc")
-        examples = Examples(self.inference, self.manager)
+        check_method = self.settings.enable_signature_method_name_check
+        examples = Examples(self.inference, self.manager, check_method=check_method)
         more = {**self.health.routes(), **ExampleService(examples, meter).routes()}
-        grpc = GrpcApplication(self.inference, self.manager, meter, more)
+        grpc = GrpcApplication(
+            self.inference,
+            self.manager,
+            meter,
+            more,
+            tensor_content=self.settings.enable_serialization_as_tensor_content,
+            check=examples.check_predict if check_method else None,
+        )
         http = HttpApplication(
             self.inference,
             self.manager,
@@ -111,6 +119,7 @@ class Server:
             self.is_ready,
             self.metrics.exposition,
             self.settings.rest_options(),
+            examples,
         )
         limits, tls_options = self.settings.limits(), self.settings.tls_options()
         self._tls = None if tls_options is None else ServerTls(tls_options)

@@ -1,11 +1,11 @@
-"""From requests with tf.Examples to the request path: what gRPC and REST share."""
+"""From requests with tf.Examples to the request path, and what is asked of signatures: what gRPC and REST share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from servable.core.errors import ServingError
-from servable.core.messages import InferRequest, Metadata
+from servable.core.messages import InferRequest, Metadata, ModelRef
 from servable.core.signatures import DEFAULT_SIGNATURE
 from servable.lifecycle.manager import Manager
 from servable.serving.inference import Inference
@@ -27,6 +27,18 @@ class Examples:
         self._manager = manager
         self._check_method = check_method
 
+    def check_predict(self, model: ModelRef, name: str) -> None:
+        """Refuse a signature for Predict whose method name is none of those that TensorFlow Serving knows."""
+        if not self._check_method:
+            return
+        loaded = self._manager.acquire(model)
+        try:
+            signature = loaded.model.signatures.get(name or DEFAULT_SIGNATURE)
+            if signature is not None:
+                examples.check_predict_method(signature)
+        finally:
+            self._manager.release(loaded)
+
     def submit(
         self,
         method: examples.ExampleMethod,
@@ -45,7 +57,7 @@ class Examples:
             outputs = examples.example_outputs(
                 method, signature, loaded.ref, loaded.model.engine, check_method=self._check_method
             )
-            asked = InferRequest(request.model, request.inputs(), name, outputs, deadline, metadata)
+            asked = InferRequest(request.model, request.inputs(), name, outputs, deadline, metadata, api=method.api)
             return submit_all(self._inference, [asked], reply)
         finally:
             self._manager.release(loaded)
@@ -64,7 +76,8 @@ class Examples:
             tasks = request.tasks(loaded.ref, model.signatures, model.engine, check_method=self._check_method)
             inputs = request.inputs()
             asked = [
-                InferRequest(loaded.ref, inputs, task.signature, task.outputs, deadline, metadata) for task in tasks
+                InferRequest(loaded.ref, inputs, task.signature, task.outputs, deadline, metadata, api=task.method.api)
+                for task in tasks
             ]
             return submit_all(self._inference, asked, lambda outcome: reply(tasks, outcome))
         finally:

@@ -28,6 +28,8 @@ GIVEN_UP = ServingError(Code.CANCELLED, "the client has given up")
 
 Unary = Callable[[bytes, int], bytes]
 """A method that answers at once: body and start of its message in, message out; ``ServingError`` if it fails."""
+Check = Callable[[ModelRef, str], None]
+"""Takes a model and the name of a signature, or ""; ``ServingError`` if it may not be called."""
 
 
 class GrpcApplication:
@@ -40,13 +42,21 @@ class GrpcApplication:
         meter: Meter,
         more: Mapping[bytes, Callable[[wire.Call], Route]] | None = None,
         compression: bytes | None = None,
+        *,
+        tensor_content: bool = False,
+        check: Check | None = None,
     ) -> None:
-        """``more``: further methods. ``compression``: of replies to clients that take it, ``gzip`` or ``deflate``."""
+        """``more``: further methods. ``compression``: of replies to clients that take it, ``gzip`` or ``deflate``.
+
+        ``tensor_content``: Predict answers with that, not with typed values. ``check``: refuses signatures of Predict.
+        """
         self.inference = inference
         self.meter = meter
         self._manager = manager
         self._more = more or {}
         self._compression = compression
+        self.tensor_content = tensor_content
+        self.check = check
         self._at_once: dict[bytes, Unary] = {
             tfserving.GET_MODEL_METADATA: self._model_metadata,
             tfserving.GET_MODEL_STATUS: self._model_status,
@@ -195,18 +205,22 @@ class UnaryRoute(MessageRoute):
 class PredictRoute(MessageRoute):
     """``PredictionService/Predict``, the hot path."""
 
-    __slots__ = ("_inference", "_meter")
+    __slots__ = ("_check", "_inference", "_meter", "_tensor_content")
 
     def __init__(self, application: GrpcApplication, call: wire.Call) -> None:
         super().__init__(call)
         self._inference = application.inference
         self._meter = application.meter
+        self._tensor_content = application.tensor_content
+        self._check = application.check
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Submit the request."""
         call = self.call
         deadline = None if call.timeout_s is None else exchange.arrived + call.timeout_s
         request = tfserving.decode_predict_request(body, start, deadline=deadline, metadata=call.metadata)
+        if self._check is not None:
+            self._check(request.model, request.signature)
         item = self._inference.submit(request, partial(self._answer, exchange, request.model))
         if item is not None:
             exchange.on_cancel = item.cancel
@@ -216,7 +230,9 @@ class PredictRoute(MessageRoute):
             self._refuse(exchange, asked, outcome)
             return
         try:
-            message = tfserving.encode_predict_response(outcome, framed=self.call.reply_encoding is None)
+            message = tfserving.encode_predict_response(
+                outcome, tensor_content=self._tensor_content, framed=self.call.reply_encoding is None
+            )
         except ServingError as error:
             self._refuse(exchange, asked, error)
             return

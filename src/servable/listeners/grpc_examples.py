@@ -11,7 +11,7 @@ from typing import ClassVar
 from servable.core.errors import ServingError, internal
 from servable.core.messages import InferResponse, ModelRef
 from servable.listeners.examples import Examples
-from servable.listeners.grpc import OK_HEAD, OK_TRAILERS, MessageRoute, error_head
+from servable.listeners.grpc import MessageRoute, error_head
 from servable.observe.metrics import Meter
 from servable.serving.joint import Answers
 from servable.transport.exchange import Exchange, Route
@@ -68,7 +68,7 @@ class ExampleRoute(MessageRoute):
             return
         if exchange.watched:
             exchange.note(outcome[0])
-        exchange.respond(OK_HEAD, wire.wrap_message(message), OK_TRAILERS)
+        self.send(exchange, message)
         self.service.meter.answered(outcome[0].model, time.monotonic() - exchange.arrived)
 
     def fail(self, exchange: Exchange, error: ServingError) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from servable.core.errors import Code, ServingError, internal
-from servable.listeners.grpc import OK_HEAD, OK_TRAILERS, MessageRoute
+from servable.listeners.grpc import MessageRoute
 from servable.transport.exchange import Exchange, Peer, Route
 from servable.wire import grpc as wire
 from servable.wire import tfserving_grpc as tfserving
@@ -88,8 +88,7 @@ class ReloadRoute(MessageRoute):
     def _answer(self, exchange: Exchange, task: asyncio.Future[dict[str, int]]) -> None:
         error = task.exception()
         if error is None:
-            body = wire.wrap_message(tfserving.encode_reload_response(task.result()))
-            exchange.respond(OK_HEAD, body, OK_TRAILERS)
+            self.send(exchange, tfserving.encode_reload_response(task.result()))
         elif isinstance(error, ServingError):
             self.fail(exchange, error)
         else:

@@ -136,6 +136,7 @@ class PredictRoute(ModelRoute):
             signature = inference.signature(self.model, document.signature_name)
         except ServingError as error:
             raise tfserving.lookup_error(error, document.signature_name) from None
+        self.routes.examples.check_predict(self.model, signature.name)
         request = InferRequest(
             self.model,
             document.to_inputs(signature),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from servable.listeners.http_replies import RestOptions
 from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.plans import BatchingOptions
 from servable.settings.models import ServedModel
@@ -174,6 +175,15 @@ class ServeOptions:
     saved_model_tags: str = _option("serve", "comma-separated tags of the graph in a SavedModel", metavar="TAGS")
     rest_api_timeout_in_ms: int = _option(30_000, "time a REST request may take; 0 or less is unlimited", metavar="MS")
     rest_api_enable_cors_support: bool = _option(False, "let scripts of other origins call the REST API")
+    rest_api_gzip_bytes: int = _option(
+        RestOptions().gzip_bytes,
+        "least size of a reply that is compressed for clients that accept gzip; 0 compresses none",
+        metavar="N",
+        least=0,
+    )
+    enable_signature_method_name_check: bool = _option(
+        False, "refuse signatures whose method name is not that of the method that was called"
+    )
     enable_serialization_as_tensor_content: bool = _option(
         False, "answer Predict over gRPC with tensor_content instead of typed values"
     )

@@ -11,7 +11,7 @@ from servable.core.errors import invalid_argument
 from servable.engines.base import EngineOptions
 from servable.lifecycle.config import ManagerOptions, ModelConfig, Transition
 from servable.lifecycle.warmup import WarmupOptions
-from servable.listeners.http import RestOptions
+from servable.listeners.http_replies import RestOptions
 from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.plans import BatchingOptions
 from servable.settings.batching import POOL_WITHOUT_FILE, BatchingChoice, read_batching_parameters
@@ -77,7 +77,11 @@ class ServeSettings(ServeOptions):
     def rest_options(self) -> RestOptions:
         """Return the REST listener's part."""
         timeout_ms = self.rest_api_timeout_in_ms
-        return RestOptions(timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None)
+        return RestOptions(
+            timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
+            cors=self.rest_api_enable_cors_support,
+            gzip_bytes=self.rest_api_gzip_bytes,
+        )
 
     def metrics_path(self) -> str:
         """Return where the REST ports show metrics in TensorFlow Serving's names; "" is nowhere."""

@@ -38,9 +38,6 @@ IDLE = {
     "prefer_tflite_model": IdleFlag(bool, _TFLITE),
     "num_tflite_pools": IdleFlag(int, _TFLITE),
     "num_tflite_interpreters_per_pool": IdleFlag(int, _TFLITE),
-    "enable_signature_method_name_check": IdleFlag(
-        bool, "a request is judged by the inputs and outputs of its signature, not by the method name written there"
-    ),
     "xla_cpu_compilation_enabled": IdleFlag(bool, _ENGINES),
     "xla_gpu_compilation_enabled": IdleFlag(bool, _GPU),
     "enable_profiler": IdleFlag(bool, "there is no ProfilerService"),
@@ -78,6 +75,7 @@ WORKING = {
     "enable_model_warmup": "without a file of requests invented rows are run",
     "monitoring_config_file": "`/metrics` is there in any case",
     "enable_serialization_as_tensor_content": "",
+    "enable_signature_method_name_check": "",
     "version": "prints and ends",
 }
 """Name -> what differs; "" is nothing."""

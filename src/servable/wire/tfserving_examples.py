@@ -15,9 +15,9 @@ import numpy as np
 
 from servable import protos
 from servable.core import tensors
-from servable.core.errors import ServingError, failed_precondition, invalid_argument
+from servable.core.errors import ServingError, failed_precondition, internal, invalid_argument
 from servable.core.messages import ModelRef
-from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.core.signatures import DEFAULT_SIGNATURE, PREDICT_METHOD, Signature
 from servable.core.tensors import Array, dtype_of
 from servable.protos.text_format import to_text
 from servable.wire.tensor_proto import number_of
@@ -207,6 +207,15 @@ def example_outputs(
             "version says how the server is to do so"
         )
     return found
+
+
+def check_predict_method(signature: Signature) -> None:
+    """Refuse a signature for Predict that was made for no method of TensorFlow Serving, INTERNAL as there."""
+    if signature.method_name not in (PREDICT_METHOD, *EXAMPLE_METHODS):
+        names = ", ".join((PREDICT_METHOD, *EXAMPLE_METHODS))
+        raise internal(
+            f"Expected prediction signature method_name to be one of {{{names}}}. Was: {signature.method_name}"
+        )
 
 
 def missing_signature(name: str) -> ServingError:
