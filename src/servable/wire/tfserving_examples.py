@@ -81,6 +81,8 @@ class ExampleMethod(ABC):
 
     name: ClassVar[str]
     """The ``method_name`` of a signature that was made for it."""
+    api: ClassVar[str]
+    """The gRPC method."""
     word: ClassVar[str]
     """What TensorFlow Serving calls it in messages."""
     api: ClassVar[str]
@@ -110,6 +112,7 @@ class Classify(ExampleMethod):
     """Labels and scores by row."""
 
     name = "tensorflow/serving/classify"
+    api = "Classify"
     word = "classification"
     api = "Classify"
 
@@ -152,6 +155,7 @@ class Regress(ExampleMethod):
     """One number by row."""
 
     name = "tensorflow/serving/regress"
+    api = "Regress"
     word = "regression"
     api = "Regress"
 
