@@ -13,7 +13,7 @@ import pytest
 from servable.core.errors import Code, ServingError
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.observe.log_options import RequestLogOptions
-from servable.observe.request_log import MOST_WAITING, RequestLog
+from servable.observe.request_log import MOST_WAITING, RequestLog, RequestLogs
 
 ANSWER = InferResponse(ModelRef("m", 1), "", {"y": np.zeros(1, np.float32)})
 
@@ -128,3 +128,22 @@ def test_a_record_that_cannot_be_made_costs_no_other(tmp_path: Path) -> None:
     log.close()
     assert text(tmp_path) == [0, 2]
     assert counts == {Code.OK: 2, Code.INTERNAL: 1}
+
+
+def test_logs_follow_the_configuration(tmp_path: Path) -> None:
+    counts: Counter[tuple[str, Code]] = Counter()
+    logs = RequestLogs(lambda options: encode, lambda name, code: counts.update([(name, code)]))
+    first, second = (RequestLogOptions(str(tmp_path / name / "log"), 1.0) for name in ("one", "two"))
+    kept = logs.follow({"a": first, "b": first})
+    for log in kept.values():
+        log.take(asked(1), ANSWER)
+    after = logs.follow({"a": first, "b": second})
+    assert after["a"] is kept["a"]
+    assert after["b"] is not kept["b"]
+    after["b"].take(asked(2), ANSWER)
+    kept["b"].close()
+    logs.close()
+    assert text(tmp_path / "one") == [1, 1]
+    assert text(tmp_path / "two") == [2]
+    assert counts == {("a", Code.OK): 1, ("b", Code.OK): 2}
+    assert logs.by_model == {}

@@ -323,3 +323,23 @@ def test_short_batches_run_on_the_loop_as_without_parameters() -> None:
             assert model.threads == {"MainThread"}
 
     run(test)
+
+
+def test_a_rehearsal_is_padded_split_and_refused_as_a_request_would_be() -> None:
+    async def test() -> None:
+        parameters = BatchingParameters(
+            max_batch_size=8, max_execution_batch_size=4, allowed_batch_sizes=(4, 8), enable_large_batch_splitting=True
+        )
+        model = FakeModel()
+        async with serving({"m": model}, parameters) as it:
+            (loaded,) = it.manager.loaded()
+            for rows in (1, 6):
+                request = InferRequest(ModelRef("m"), {"x": np.zeros(rows, np.float32)})
+                it.inference.rehearse(loaded, loaded.executor, request)
+            assert model.batches == [4, 4, 4]
+            with pytest.raises(ServingError, match="Task size 9 is larger than maximum batch size 8"):
+                it.inference.rehearse(
+                    loaded, loaded.executor, InferRequest(ModelRef("m"), {"x": np.zeros(9, np.float32)})
+                )
+
+    run(test)

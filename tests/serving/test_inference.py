@@ -310,3 +310,61 @@ def test_unloading_waits_for_the_work_in_hand() -> None:
                     await asyncio.sleep(0.001)
 
     run(test)
+
+
+class Notebook:
+    """Writes down every second request."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.taken: list[tuple[float, float]] = []
+
+    def picks(self) -> bool:
+        self.count += 1
+        return self.count % 2 == 0
+
+    def take(self, request: InferRequest, response: InferResponse) -> None:
+        self.taken.append((float(request.inputs["x"][0]), float(response.outputs["y"][0])))
+
+
+def test_picked_requests_are_written_down_when_they_were_answered() -> None:
+    async def test() -> None:
+        async with bench(FakeModel(refuse_above=100)) as it:
+            notes, other = Notebook(), Notebook()
+            it.inference.log_to({"half": notes, "other": other})
+            for value in (1.0, 2.0, 3.0, 4.0):
+                await it.ask(value)
+            assert notes.taken == [(2.0, 3.0), (4.0, 4.0)]
+            await it.ask(5.0)
+            with pytest.raises(ServingError):
+                await it.ask(1000.0)
+            assert len(notes.taken) == 2, "failures have no answer to write down"
+            it.inference.log_to({})
+            await it.ask(6.0)
+            await it.ask(7.0)
+            assert len(notes.taken) == 2
+            assert other.count == 0
+
+    run(test)
+
+
+def test_a_rehearsal_is_what_a_request_would_meet() -> None:
+    async def test() -> None:
+        async with bench(FakeModel(refuse_above=100)) as it:
+            loaded = it.manager.loaded()[0]
+
+            def rehearse(**given: object) -> None:
+                it.inference.rehearse(loaded, loaded.executor, InferRequest(ModelRef("any"), **given))  # type: ignore[arg-type]
+
+            rehearse(inputs={"x": np.array([1.0, 2.0], np.float32)})
+            assert it.model.batches == [2]
+            for wrong, words in (
+                ({"inputs": {"x": np.array([1.0])}}, "float but double"),
+                ({"inputs": {"x": np.array([1000.0], np.float32)}}, "row above"),
+                ({"inputs": {}, "signature": "none"}, "not found"),
+            ):
+                with pytest.raises(ServingError, match=words):
+                    rehearse(**wrong)
+            assert it.in_use == 0
+
+    run(test)

@@ -13,8 +13,9 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,10 +80,14 @@ class RequestLog:
         if not self._wanted.is_set():
             self._wanted.set()
 
-    def close(self) -> None:
-        """Write what waits, then end."""
+    def end(self) -> None:
+        """Write what waits, then end; does not wait for that."""
         self._closing = True
         self._wanted.set()
+
+    def close(self) -> None:
+        """Write what waits, then end; waits for that, but not for ever."""
+        self.end()
         self._thread.join(CLOSE_TIMEOUT_S)
 
     # -- the writer's thread --------------------------------------------------------------------------------------
@@ -117,6 +122,38 @@ class RequestLog:
         if trouble != self._trouble:  # once, not for each record
             log.error("records of the request log %s are lost: %s", self.options.filename_prefix, trouble)
         self._trouble = trouble
+
+
+class RequestLogs:
+    """The request logs of all models, as they are configured now."""
+
+    def __init__(self, encode: Callable[[RequestLogOptions], Encode], counted: Callable[[str, Code], None]) -> None:
+        """``counted`` gets the model's name and what became of a record of its log, in any thread."""
+        self._encode = encode
+        self._counted = counted
+        self.by_model: dict[str, RequestLog] = {}
+
+    def follow(self, wanted: Mapping[str, RequestLogOptions]) -> dict[str, RequestLog]:
+        """Log these models, each by its options, and no others. Logs whose options did not change go on."""
+        before, after = self.by_model, {}
+        for name, options in wanted.items():
+            log_now = before.get(name)
+            if log_now is None or log_now.options != options:
+                log_now = RequestLog(options, self._encode(options), partial(self._counted, name))
+            after[name] = log_now
+        for name, log_then in before.items():
+            if after.get(name) is not log_then:
+                log_then.end()
+        self.by_model = after
+        return after
+
+    def close(self) -> None:
+        """End all of them; what was taken is written."""
+        for each in self.by_model.values():
+            each.end()
+        for each in self.by_model.values():
+            each.close()
+        self.by_model = {}
 
 
 class _Files:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from math import inf
 from typing import Protocol
 
 from servable.core.errors import Code, ServingError
@@ -25,7 +26,7 @@ from servable.lifecycle.warmup import SignatureProfile
 from servable.serving.batching import Batcher, ContinuousBatcher
 from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.calls import Calls
-from servable.serving.execution import AS_IT_IS, Outcome, Padding
+from servable.serving.execution import AS_IT_IS, Outcome, Padding, run_batch
 from servable.serving.pending import Pending, Work
 from servable.serving.plans import BatchingOptions, SignaturePlan, plan_signature
 from servable.serving.runner import ModelRunner
@@ -48,6 +49,16 @@ class Observer(Protocol):
 
     def queued(self, ref: ModelRef, seconds: float) -> None:
         """A request left the queue after so long."""
+
+
+class RequestLog(Protocol):
+    """Who writes down some of a model's requests. Called on the loop; must be cheap."""
+
+    def picks(self) -> bool:
+        """Return whether the next request is one of them."""
+
+    def take(self, request: InferRequest, response: InferResponse) -> None:
+        """Take a picked request that was answered."""
 
 
 class Executor:
@@ -78,8 +89,13 @@ class Inference:
         self._loop = loop
         threads = None if options.parameters is None else options.parameters.num_batch_threads
         self._slots = Slots(threads or cpu_threads(), loop)
+        self._logs: Mapping[str, RequestLog] = {}
         self._limited: dict[Pending, None] = {}
         self._sweeping = False
+
+    def log_to(self, logs: Mapping[str, RequestLog]) -> None:
+        """Have requests of these models, and of no others, written down from now on."""
+        self._logs = logs
 
     # -- the life of a version ------------------------------------------------------------------------------------
 
@@ -127,6 +143,24 @@ class Inference:
     def _calls_of(self, items: Sequence[Pending]) -> Calls:
         return Calls.of(items, self.submit, self._loop)
 
+    def rehearse(self, loaded: LoadedVersion, executor: Executor, request: InferRequest) -> None:
+        """Compute a request in this thread as it would be if it came now; ``ServingError`` if it fails.
+
+        For a version that is not available yet.
+        """
+        model = loaded.model.calling(self.calls_for(loaded))
+        item = self._item(request, loaded, executor, _nobody, None)
+        if isinstance(item, Stream):
+            for _part in model.stream(item.signature, item.inputs, item.outputs):
+                pass
+            return
+        batcher = self._batcher(loaded, executor.parameters)
+        batcher.add(item, 0.0)
+        while (batch := batcher.take(inf)) is not None:
+            for outcome in run_batch(model, batch.items, executor.runner.padding_of(batch.items)):
+                if isinstance(outcome, ServingError):
+                    raise outcome
+
     @staticmethod
     def retire(loaded: LoadedVersion) -> None:
         """Stop the threads of a version that no request holds any more."""
@@ -153,7 +187,22 @@ class Inference:
 
         An answer that is made in parts is given whole: joined along the first axis.
         """
+        if self._logs:
+            reply = self._logged(request, reply)
         return self._submit(request, reply, None)
+
+    def _logged(self, request: InferRequest, reply: Reply) -> Reply:
+        """Return a reply that writes the answer down too, if this request is picked."""
+        log = self._logs.get(request.model.name)
+        if log is None or not log.picks():
+            return reply
+
+        def write_down(outcome: InferResponse | ServingError) -> None:
+            if isinstance(outcome, InferResponse):
+                log.take(request, outcome)
+            reply(outcome)
+
+        return write_down
 
     def submit_stream(self, request: InferRequest, consumer: Consumer) -> Pending | None:
         """Start a request whose answer is taken in parts. Returns what can be cancelled, as ``submit`` does.
@@ -294,6 +343,10 @@ def _give(reply: Reply, outcome: InferResponse | ServingError) -> None:
         reply(outcome)
     except Exception:
         log.exception("a reply could not be given")
+
+
+def _nobody(_outcome: InferResponse | ServingError) -> None:
+    """Take the reply to a request that nobody made."""
 
 
 def schedule_of(parameters: BatchingParameters, max_alone: int) -> Schedule:

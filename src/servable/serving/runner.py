@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from servable.core.errors import Code, ServingError, unavailable
@@ -113,7 +113,7 @@ class ModelRunner:
             return
         self._slots.release()
         began = time.monotonic()
-        outcomes = run_batch(self._model, items, self._padding_of(items))
+        outcomes = run_batch(self._model, items, self.padding_of(items))
         self._deliver(items, [*outcomes], began, time.monotonic() - began)
         if (len(self._batcher) or self._streams) and not self._scheduled:
             # Let the loop read and write between batches.
@@ -174,7 +174,8 @@ class ModelRunner:
         if not self._scheduled:
             self._flush()
 
-    def _padding_of(self, items: list[Work]) -> Padding:
+    def padding_of(self, items: Sequence[Work]) -> Padding:
+        """Return how a batch of these is filled up."""
         return AS_IT_IS if items[0].key is None else self._padding
 
     def _start(self, items: list[Work]) -> None:
@@ -199,7 +200,7 @@ class ModelRunner:
             if isinstance(items[0], Stream):
                 outcomes = [items[0].advance(model)]
             else:
-                outcomes = [*run_batch(model, items, self._padding_of(items))]
+                outcomes = [*run_batch(model, items, self.padding_of(items))]
             seconds = time.monotonic() - began
             try:
                 self._loop.call_soon_threadsafe(self._computed, items, outcomes, began, seconds)
@@ -220,7 +221,7 @@ class ModelRunner:
         for item, outcome in zip(items, outcomes, strict=True):
             rows += item.rows
             self._settle(item, outcome, began, seconds)
-        self._batch_done(len(items), rows, self._padding_of(items).rows(rows), seconds)
+        self._batch_done(len(items), rows, self.padding_of(items).rows(rows), seconds)
 
     def _settle(self, item: Work, outcome: Outcome | PartOutcome, began: float, seconds: float) -> None:
         if isinstance(item, Part):
