@@ -81,8 +81,6 @@ class ExampleMethod(ABC):
 
     name: ClassVar[str]
     """The ``method_name`` of a signature that was made for it."""
-    api: ClassVar[str]
-    """The gRPC method."""
     word: ClassVar[str]
     """What TensorFlow Serving calls it in messages."""
     api: ClassVar[str]
@@ -112,7 +110,6 @@ class Classify(ExampleMethod):
     """Labels and scores by row."""
 
     name = "tensorflow/serving/classify"
-    api = "Classify"
     word = "classification"
     api = "Classify"
 
@@ -155,7 +152,6 @@ class Regress(ExampleMethod):
     """One number by row."""
 
     name = "tensorflow/serving/regress"
-    api = "Regress"
     word = "regression"
     api = "Regress"
 
