@@ -14,6 +14,8 @@ from servable.cli import main
 from servable.cli.flags_page import SCHEMA
 from servable.core.errors import Code, ServingError
 from servable.lifecycle.config import All, Latest, Specific
+from servable.observe.log_options import RequestLogOptions
+from servable.serving.batching_parameters import BatchingParameters
 from servable.settings import ServeSettings, add_flags, option_fields, read_settings, spell_out
 from servable.settings.schema import schema, schema_text
 
@@ -106,6 +108,29 @@ def test_models(file: Path) -> None:
     assert other.options.intra_op_threads == 3
 
 
+def test_batching_and_request_logs(file: Path) -> None:
+    text = """
+    [batching]
+    max_batch_size = 8
+    allowed_batch_sizes = [2, 8]
+
+    [[models]]
+    path = "one"
+    batching = { max_batch_size = 4, enable_large_batch_splitting = true }
+    request_log = { filename_prefix = "logs/one", sampling_rate = 1 }
+
+    [[models]]
+    path = "two"
+    """
+    found = read(file, text)
+    assert found.batching_options().parameters == BatchingParameters(max_batch_size=8, allowed_batch_sizes=(2, 8))
+    assert found.batching_options().mode == "auto"
+    one, two = found.served_models()
+    assert one.batching == BatchingParameters(max_batch_size=4, enable_large_batch_splitting=True)
+    assert one.request_log == RequestLogOptions(str(file.parent / "logs/one"), 1.0)
+    assert (two.batching, two.request_log) == (None, None)
+
+
 def test_a_root_of_many_takes_the_policy(file: Path) -> None:
     found = read(file, '[[models]]\npath = "."\nversions = "all"').model_configs()
     assert [(config.name, config.policy) for config in found] == [("one", All()), ("two", All())]
@@ -157,9 +182,18 @@ WRONG = [
     ("[[models]]\npath = 'one'\nversions = { latest = 0 }", "versions: expected"),
     ("[[models]]\npath = 'one/1'\nversions = 'all'", "holds no model"),
     ("[[models]]\npath = 'one'\nlabels = { stable = 'x' }", "labels: expected names for versions"),
+    ("[batching]\nmax_bach_size = 3", "batching: there is no key .max_bach_size.; did you mean"),
+    ("[batching]\nmax_batch_size = '3'", "batching: max_batch_size: expected a whole number, not '3'"),
+    ("[batching]\nallowed_batch_sizes = 3", "batching: allowed_batch_sizes: expected a list, not 3"),
+    ("[batching]\nmax_batch_size = 0", "batching: max_batch_size must be positive; was 0"),
+    ("[batching]\nallowed_batch_sizes = [8]", "batching: Last entry in allowed_batch_sizes must match max_batch_size"),
+    ("[[models]]\npath = 'one'\nbatching = 'off'", r"models\[1\]: batching: expected a table with keys such as"),
+    ("[[models]]\npath = 'one'\nrequest_log = {sampling_rate = 'x'}", "request_log: sampling_rate: expected a number"),
+    ("[[models]]\npath = 'one'\nrequest_log = {}", "request_log: filename_prefix is missing"),
+    ("[[models]]\npath = '.'\nrequest_log = {filename_prefix = 'x'}", "request_log belongs to one model"),
     (
         "[[models]]\npath = '.'\nlabels = { stable = 1 }",
-        "labels belong to one model; this path holds several: one, two",
+        "labels belongs to one model; this path holds several: one, two",
     ),
 ]
 
@@ -251,7 +285,9 @@ def test_examples_of_the_documents_fit_the_schema_and_are_read(tmp_path: Path) -
 @pytest.mark.parametrize(("text", "words"), WRONG, ids=[str(text)[:40] for text, _ in WRONG])
 def test_the_schema_refuses_what_the_reader_refuses(text: str | bytes, words: str) -> None:
     """All but what a schema cannot know: syntax, what lies on the disk, and numbers that JSON does not have."""
-    unknowable = "no TOML|UTF-8|finite|does not exist|holds no model|labels belong"
+    unknowable = (
+        "no TOML|UTF-8|finite|does not exist|holds no model|labels belongs|request_log belongs|must match|must be"
+    )
     if not re.search(unknowable, words.replace("\\", "")):
         assert isinstance(text, str)
         assert problems(schema(), tomllib.loads(text))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from servable.engines.base import ENGINES
 from servable.lifecycle.config import All, Latest, ModelConfig, Policy, Specific, resolve_path
 from servable.settings.models import ServedModel
 from servable.settings.options import option_fields
+from servable.settings.tables import batching_table, refuse_unknown, request_log_table
 from servable.settings.values import from_file
 
 FILE_OPTIONS = {item.name: item for item in option_fields() if item.name != "config"}
@@ -23,6 +23,8 @@ MODEL_KEYS = {
     "engine": "the engine instead of the one that correctness chooses",
     "versions": '"latest", "all", { latest = N }, or a list of version numbers',
     "labels": "names for versions: { stable = 3 }",
+    "batching": "TensorFlow Serving's batching parameters for this model: { max_batch_size = 32 }",
+    "request_log": 'its request log: { filename_prefix = "logs/m", sampling_rate = 0.01 }',
 }
 """Key of a ``[[models]]`` table -> what it is."""
 NO_PATH = frozenset({"", "-", "off"})
@@ -32,11 +34,14 @@ HIGHEST_VERSION = 2**63 - 1
 def read_settings_file(path: Path) -> dict[str, Any]:
     """Return the values of a file by the names of the settings' fields; paths in it are relative to it."""
     document = _parse(path)
-    _refuse_unknown(document, {*FILE_OPTIONS, "models"}, "option", str(path))
+    refuse_unknown(document, {*FILE_OPTIONS, "models"}, "option", str(path))
     values: dict[str, Any] = {}
     for name, value in document.items():
         if name == "models":
             values["tables"] = _models(path, value)
+            continue
+        if name == "batching" and isinstance(value, dict):
+            values["batching_table"] = batching_table(value, f"{path}: batching")
             continue
         item = FILE_OPTIONS[name]
         try:
@@ -59,26 +64,16 @@ def _parse(path: Path) -> dict[str, Any]:
         raise invalid_argument(f"{path}: no TOML: {error}") from None
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: Collection[str], what: str, where: str) -> None:
-    for name in table:
-        if name not in known:
-            near = difflib.get_close_matches(name.replace("-", "_").lower(), known, 1)
-            advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            raise invalid_argument(f"{where}: there is no {what} {name!r}; {advice}")
-
-
 def _models(path: Path, tables: object) -> tuple[ServedModel, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise invalid_argument(f"{path}: models: expected tables, each under a line [[models]]")
-    return tuple(
-        ServedModel(config) for number, table in enumerate(tables, 1) for config in _model(path, number, table)
-    )
+    return tuple(model for number, table in enumerate(tables, 1) for model in _model(path, number, table))
 
 
-def _model(path: Path, number: int, table: Mapping[str, Any]) -> list[ModelConfig]:
+def _model(path: Path, number: int, table: Mapping[str, Any]) -> list[ServedModel]:
     name = table.get("name")
     where = f"{path}: models[{number}]" + (f" ({name})" if isinstance(name, str) else "")
-    _refuse_unknown(table, MODEL_KEYS, "key", where)
+    refuse_unknown(table, MODEL_KEYS, "key", where)
     if "path" not in table:
         raise invalid_argument(f"{where}: path is missing")
     _text(table, "name", where)
@@ -87,16 +82,22 @@ def _model(path: Path, number: int, table: Mapping[str, Any]) -> list[ModelConfi
         raise invalid_argument(f"{where}: engine: expected one of {', '.join(ENGINES)}, not {engine!r}")
     policy = _policy(table["versions"], where) if "versions" in table else None
     labels = _labels(table.get("labels", {}), where)
+    batching = batching_table(table["batching"], f"{where}: batching") if "batching" in table else None
+    request_log = None
+    if "request_log" in table:
+        request_log = request_log_table(table["request_log"], f"{where}: request_log", path.parent)
     try:
         configs = _resolve(path.parent / (_text(table, "path", where) or ""), name)
     except ServingError as error:
         raise ServingError(error.code, f"{where}: {error.message}") from None
-    if len(configs) > 1 and labels:
-        names = ", ".join(config.name for config in configs)
-        raise invalid_argument(f"{where}: labels belong to one model; this path holds several: {names}")
+    for key in ("labels", "request_log"):
+        if len(configs) > 1 and table.get(key):
+            names = ", ".join(config.name for config in configs)
+            raise invalid_argument(f"{where}: {key} belongs to one model; this path holds several: {names}")
     if policy is not None and any(config.fixed_versions is not None for config in configs):
         raise invalid_argument(f"{where}: versions is for a directory of versions; this path is one version")
-    return [replace(config, engine=engine, labels=labels, policy=policy or config.policy) for config in configs]
+    configs = [replace(config, engine=engine, labels=labels, policy=policy or config.policy) for config in configs]
+    return [ServedModel(config, batching, request_log) for config in configs]
 
 
 def _resolve(path: Path, name: str | None) -> list[ModelConfig]:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, Field
 from typing import Any
 
 from servable.engines.base import ENGINES
 from servable.settings.file import FILE_OPTIONS, HIGHEST_VERSION, MODEL_KEYS
+from servable.settings.tables import BATCHING_KEYS, REQUEST_LOG_KEYS, Key
 from servable.settings.values import is_list, kind
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+
+
+def _table(keys: Mapping[str, Key], *required: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for name, key in keys.items():
+        element = {"type": _TYPES[key.kind]}
+        properties[name] = {"description": key.what} | ({"type": "array", "items": element} if key.is_list else element)
+    found: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return found | ({"required": list(required)} if required else {})
+
+
 _VERSION = {"type": "integer", "minimum": 0, "maximum": HIGHEST_VERSION}
 _TEXT = {"type": "string", "minLength": 1}
 _MODEL_TYPES: dict[str, dict[str, Any]] = {
@@ -30,6 +43,8 @@ _MODEL_TYPES: dict[str, dict[str, Any]] = {
         ]
     },
     "labels": {"type": "object", "additionalProperties": _VERSION},
+    "batching": _table(BATCHING_KEYS),
+    "request_log": _table(REQUEST_LOG_KEYS, "filename_prefix"),
 }
 
 
@@ -38,6 +53,8 @@ def schema() -> dict[str, Any]:
     model = {key: {"description": text, **_MODEL_TYPES[key]} for key, text in MODEL_KEYS.items()}
     table = {"type": "object", "properties": model, "required": ["path"], "additionalProperties": False}
     options: dict[str, Any] = {name: _option(item) for name, item in FILE_OPTIONS.items()}
+    described = options["batching"].pop("description")
+    options["batching"] = {"description": described, "anyOf": [options["batching"], _table(BATCHING_KEYS)]}
     options["models"] = {"description": "the models to serve", "type": "array", "items": table}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
