@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from servable.lab.page_plots import latency_section, load_section, parts_section, time_section
+from servable.lab.page_plots import best, latency_section, load_section, parts_section, time_section
 from servable.lab.result import Result, Scenario, Step
 from servable.report.blocks import (
     Block,
@@ -78,13 +78,13 @@ def _headline(result: Result) -> Figures:
         tone = Tone.BAD if search.rate_per_s is None else Tone.GOOD
         note = f"{search.trials} trials, {search.confidence:.3g} confidence"
         items.append(Figure(f"Highest rate with {search.objective}", held, note, tone))
-    clean = [step for step in result.steps if step.ok and not step.errors and not step.wrong]
-    best = max(clean or result.steps, key=lambda step: step.throughput_per_s, default=None)
-    if best is not None:
-        tone, where = (Tone.PLAIN, best.label) if clean else (Tone.BAD, f"{best.label}, with failures")
-        items.append(Figure("Right answers", quantity(best.throughput_per_s, PER_SECOND), where, tone))
-        items.append(Figure("Median", _ms(best.latency.p50_ms, best), where, tone))
-        items.append(Figure("99th percentile", _ms(best.latency.p99_ms, best), where, tone))
+    if result.steps:
+        step = best(result.steps)
+        failing = not step.ok or step.errors or step.wrong
+        tone, where = (Tone.BAD, f"{step.label}, with failures") if failing else (Tone.PLAIN, step.label)
+        items.append(Figure("Right answers", quantity(step.throughput_per_s, PER_SECOND), where, tone))
+        items.append(Figure("Median", _ms(step.latency.p50_ms, step), where, tone))
+        items.append(Figure("99th percentile", _ms(step.latency.p99_ms, step), where, tone))
     failed = result.errors + result.wrong
     note = f"{result.errors:,} errors, {result.wrong:,} wrong answers"
     items.append(Figure("Failures", number(failed), note, Tone.BAD if failed else Tone.GOOD))

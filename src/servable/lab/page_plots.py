@@ -96,11 +96,16 @@ def latency_section(result: Result) -> Iterator[Section]:
     if not steps:
         return
     try:
-        blocks = [_percentile_curves(_spread(steps)), _histogram(max(steps, key=lambda step: step.throughput_per_s))]
+        blocks = [_percentile_curves(_spread(steps)), _histogram(best(steps))]
     except ServingError as error:
         yield Section("Latency", (Notice(f"The curves are missing: {error.message}.", Tone.WARNING),))
         return
     yield Section("Latency", blocks)
+
+
+def best(steps: Sequence[Step]) -> Step:
+    """Return the step with the highest rate; one with failures only where no other is."""
+    return max(steps, key=lambda step: (not step.errors and not step.wrong, step.throughput_per_s))
 
 
 def _spread(steps: Sequence[Step], most: int = CURVES_AT_MOST) -> list[Step]:
@@ -199,7 +204,7 @@ def parts_section(result: Result) -> Iterator[Section]:
     steps = [step for step in result.steps if parts(step.split)]
     if not steps:
         return
-    step = max(steps, key=lambda step: step.throughput_per_s)
+    step = best(steps)
     bars = [Bar(name, part.mean_ms / 1e3) for name, part in parts(step.split)]
     note = (
         "Send and wait make up the latency; queue and compute are parts of wait, told by the server. "

@@ -11,7 +11,7 @@ from servable.report.markup import Node, node
 from servable.report.plots import Axis, Mark, Scale
 from servable.report.scales import Fitted, axis_title, fit
 
-CHARACTER = 7.0
+CHARACTER = 7.4
 """Mean width of a character in the plots' type; only used to keep texts apart."""
 
 
@@ -117,8 +117,11 @@ def marks(area: Frame, wanted: Sequence[Mark]) -> list[Node]:
     for mark, end in zip(upright, ends, strict=False):
         at = area.px(mark.value)
         drawn.append(rule("mark", at, area.top - 10, at, area.bottom))
-        if mark.label and (name := shorten(mark.label, end - at - 4)) != "…":
-            drawn.append(write_at("mark-text", at + 4, area.top - 3, name))
+        # Where there is no room for the name, its first word is mostly what tells it from the others.
+        for name in (mark.label, mark.label.partition(" ")[0]):
+            if name and len(name) * CHARACTER * 0.9 < end - at - 3:
+                drawn.append(write_at("mark-text", at + 4, area.top - 3, name))
+                break
     return drawn
 
 

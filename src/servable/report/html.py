@@ -150,12 +150,11 @@ def _legend(plot: LinePlot) -> Node | None:
         colour = style(index, series)
         dashes = DASHES[index // COLOURS % len(DASHES)] or None
         dot = node("path", {"class": f"dot {colour}", "d": SHAPES[index % len(SHAPES)], "transform": "translate(14 6)"})
+        line = node("path", {"class": f"line {colour}", "d": "M1 6H27", "stroke-dasharray": dashes})
         sign = node(
             "svg",
             {"viewBox": "0 0 28 12", "width": 28.0, "height": 12.0, "aria-hidden": "true"},
-            node("path", {"class": f"line {colour}", "d": "M1 6H27", "stroke-dasharray": dashes})
-            if series.line
-            else None,
+            line if series.line else None,
             dot if series.dots else None,
         )
         items.append(node("li", None, sign, series.name))

@@ -13,16 +13,15 @@ from rich.text import Text
 from servable.report.blocks import Block, Facts, Figures, Notice, Paragraph, Report, Section, Table, Tone
 from servable.report.cells import headings, numeric_columns, written_rows
 from servable.report.markup import clean
-from servable.report.plot_tables import table_of
-from servable.report.plots import BarPlot
 from servable.report.words import SIGNS, WORDS, plain_cell
 
 STYLES = {Tone.PLAIN: "", Tone.GOOD: "green", Tone.WARNING: "yellow", Tone.BAD: "bold red"}
 _PIPE_WIDTH = 400
+_WHOLE = 26  # cells up to so long are never broken
 
 
 def print_report(report: Report, out: TextIO) -> None:
-    """Print all but the curves: those need a page."""
+    """Print all but the plots: those need a page."""
     # A pipe has no width: lines there are as long as they must be.
     console = Console(file=out, width=None if out.isatty() else _PIPE_WIDTH, highlight=False, markup=False, emoji=False)
     console.print(_text(report.title, "bold"))
@@ -46,7 +45,7 @@ def _section(console: Console, section: Section) -> None:
 
 
 def _has_text(block: Block) -> bool:
-    return isinstance(block, Notice | Paragraph | Figures | Facts | Table | BarPlot)
+    return isinstance(block, Notice | Paragraph | Figures | Facts | Table)
 
 
 def _blocks(console: Console, blocks: Sequence[Block]) -> None:
@@ -62,9 +61,6 @@ def _blocks(console: Console, blocks: Sequence[Block]) -> None:
             console.print(_grid(block.pairs, [""] * len(block.pairs)))
         elif isinstance(block, Table):
             _print_table(console, block)
-        elif isinstance(block, BarPlot):
-            console.print(_text(block.title))
-            _print_table(console, table_of(block))
 
 
 def _grid(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> RichTable:
@@ -85,7 +81,9 @@ def _print_table(console: Console, table: Table) -> None:
     for part in _parts(widths, console.width):
         made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
         for index in part:
-            made.add_column(_text(names[index]), justify="right" if right[index] else "left", no_wrap=right[index])
+            made.add_column(
+                _text(names[index]), justify="right" if right[index] else "left", no_wrap=widths[index] <= _WHOLE
+            )
         for row in rows:
             made.add_row(*(row[index] for index in part))
         console.print(made)

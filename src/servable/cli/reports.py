@@ -1,0 +1,69 @@
+"""The forms that every report can be written in, for all commands that make one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from servable.core.errors import failed_precondition
+from servable.report.blocks import Report, Table
+
+FORMATS = ("text", "markdown", "csv", "html")
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Add the form of a report and where it goes."""
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, else text")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def put_report(arguments: argparse.Namespace, report: Report, table: Table) -> None:
+    """Write a report as asked; ``table`` is the one that CSV is made of."""
+    form = arguments.format or _by_ending(arguments.out)
+    if arguments.out is None:
+        _write(form, report, table, sys.stdout)
+        return
+    try:
+        # CSV brings its own line ends.
+        with arguments.out.open("w", encoding="utf-8", newline="") as out:
+            _write(form, report, table, out)
+    except OSError as error:
+        raise failed_precondition(f"cannot write {arguments.out}: {error.strerror}") from None
+
+
+def put_text(arguments: argparse.Namespace, text: str) -> None:
+    """Write text that is ready, such as JSON."""
+    if arguments.out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        arguments.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise failed_precondition(f"cannot write {arguments.out}: {error.strerror}") from None
+
+
+def _by_ending(out: Path | None) -> str:
+    endings = {".md": "markdown", ".csv": "csv", ".html": "html", ".htm": "html"}
+    return endings.get(out.suffix.lower(), "text") if out else "text"
+
+
+def _write(form: str, report: Report, table: Table, out: TextIO) -> None:
+    if form == "html":
+        from servable.report.html import write_html
+
+        out.write(write_html(report))
+    elif form == "markdown":
+        from servable.report.markdown import write_markdown
+
+        out.write(write_markdown(report))
+    elif form == "csv":
+        from servable.report.delimited import write_csv
+
+        out.write(write_csv(table))
+    else:
+        from servable.report.terminal import print_report
+
+        print_report(report, out)
