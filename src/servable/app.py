@@ -7,10 +7,12 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from servable.core.errors import ServingError, invalid_argument
 from servable.core.status import VersionStatus
+from servable.lifecycle.arrival import await_models
 from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.reload import Reload
 from servable.lifecycle.warmup import warm_up
@@ -19,10 +21,12 @@ from servable.listeners.examples import Examples
 from servable.listeners.grpc import GrpcApplication
 from servable.listeners.grpc_examples import ExampleService
 from servable.listeners.grpc_health import HealthService
+from servable.listeners.grpc_reload import ReloadService
 from servable.listeners.http import HttpApplication
 from servable.listeners.ports import PortApplication
 from servable.observe.access_log import AccessLog, open_access_log
 from servable.observe.metrics import Metrics
+from servable.observe.reading import first_value
 from servable.serving.inference import Executor, Inference
 from servable.settings import DEFAULT_LISTEN, ServedModel, ServeSettings, together
 from servable.transport.exchange import Application
@@ -33,6 +37,8 @@ from servable.wire import tfserving_grpc as tfserving
 
 log = logging.getLogger("servable.app")
 
+RELOADED_WITHIN_S = 600.0
+"""How long a client that reloads the configuration may wait for new models."""
 EVERY_WIRE = frozenset({"h1", "h2"})
 
 
@@ -103,7 +109,8 @@ class Server:
         meter = self.metrics.meter("grpc")
         check_method = self.settings.enable_signature_method_name_check
         examples = Examples(self.inference, self.manager, check_method=check_method)
-        more = {**self.health.routes(), **ExampleService(examples, meter).routes()}
+        reload = ReloadService(self.reload, partial(first_value, self.metrics.registry))
+        more = {**self.health.routes(), **ExampleService(examples, meter).routes(), **reload.routes()}
         grpc = GrpcApplication(
             self.inference,
             self.manager,
@@ -183,6 +190,10 @@ class Server:
         before = self.models.keys()
         self.apply_models(self.settings.reloaded_models(config))
         return frozenset(self.models.keys() - before)
+
+    async def reload(self, config: Any) -> None:
+        """Serve what a ``ModelServerConfig`` message says; return when the models that are new in it are available."""
+        await await_models(self.manager, self.apply_model_server_config(config), RELOADED_WITHIN_S)
 
     async def ready(self) -> bool:
         """Wait until every model is available or has failed; return whether all are available."""

@@ -193,6 +193,10 @@ class Manager:
         """Wait until each of these models (``None`` is all) is available or has failed; false if time ran out."""
         return await self._until(lambda: self._settled(names), timeout_s)
 
+    async def wait_reached(self, names: Collection[str], timeout_s: float | None = None) -> bool:
+        """Wait as ``wait_settled`` does, but not for models of which nothing lies on the disk."""
+        return await self._until(lambda: all(self._settled({n}) or self._source.empty(n) for n in names), timeout_s)
+
     def _settled(self, names: Collection[str] | None) -> bool:
         models = [model for name, model in self._models.items() if names is None or name in names]
         return all(self._has_settled(model) for model in models if model.config is not None)
