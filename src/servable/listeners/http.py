@@ -12,6 +12,7 @@ from servable.lifecycle.manager import Manager
 from servable.listeners.examples import Examples
 from servable.listeners.http_models import ModelRoutes
 from servable.listeners.http_replies import JSON_FIELDS, Head, Replies, RestOptions
+from servable.listeners.predict_streamed import PredictStreamedRoute
 from servable.observe.metrics import CONTENT_TYPE, Meter
 from servable.serving.inference import Inference
 from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route
@@ -44,7 +45,8 @@ class HttpApplication:
         self._manager = manager
         self._replies = Replies(options)
         examples = examples or Examples(inference, manager)
-        self._models = ModelRoutes(inference, examples, meter, self._replies, options)
+        more = {"predictStreamed": PredictStreamedRoute}
+        self._models = ModelRoutes(inference, examples, meter, self._replies, options, more)
         self._pages: dict[bytes, Route] = {
             b"/healthz": PageRoute(lambda: b'{"status": "alive"}\n'),
             b"/readyz": ReadinessRoute(is_ready),

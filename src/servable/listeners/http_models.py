@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -32,18 +32,27 @@ class ModelRoutes:
     """What the routes need of the server."""
 
     def __init__(
-        self, inference: Inference, examples: Examples, meter: Meter, replies: Replies, options: RestOptions
+        self,
+        inference: Inference,
+        examples: Examples,
+        meter: Meter,
+        replies: Replies,
+        options: RestOptions,
+        more: Mapping[str, type[ModelRoute]] | None = None,
     ) -> None:
+        """``more``: routes of actions that are not in this module."""
         self.inference = inference
         self.examples = examples
         self.meter = meter
         self.replies = replies
         self.options = options
+        self._kinds: dict[str, type[ModelRoute]] = {
+            "predict": PredictRoute, "classify": ClassifyRoute, "regress": RegressRoute, **(more or {})
+        }  # fmt: skip
 
     def route(self, target: tfserving.Target, encoding: bytes) -> Route:
-        """Return the route for predict, classify or regress; ``encoding`` is that of the body."""
-        kinds = {"predict": PredictRoute, "classify": ClassifyRoute, "regress": RegressRoute}
-        return kinds[target.action](self, target.model, encoding)
+        """Return the route for an action; ``encoding`` is that of the body."""
+        return self._kinds[target.action](self, target.model, encoding)
 
 
 class ModelRoute(Route):
@@ -83,16 +92,16 @@ class ModelRoute(Route):
     ) -> None:
         """Send what ``encode`` makes of the model's answer."""
         if isinstance(outcome, ServingError):
-            self._fail(exchange, outcome)
+            self.fail(exchange, outcome)
             return
         try:
             body = encode(outcome)
         except ServingError as error:
-            self._fail(exchange, error)
+            self.fail(exchange, error)
             return
         except Exception:
             log.exception("an answer over REST could not be written")
-            self._fail(exchange, internal("the server failed; its log says why"))
+            self.fail(exchange, internal("the server failed; its log says why"))
             return
         if exchange.watched:
             exchange.note(outcome)
@@ -106,12 +115,13 @@ class ModelRoute(Route):
         try:
             read()()
         except ServingError as error:
-            self._fail(exchange, error)
+            self.fail(exchange, error)
         except Exception:
             log.exception("a REST request failed")
-            self._fail(exchange, internal("the server failed; its log says why"))
+            self.fail(exchange, internal("the server failed; its log says why"))
 
-    def _fail(self, exchange: Exchange, error: ServingError) -> None:
+    def fail(self, exchange: Exchange, error: ServingError) -> None:
+        """Answer with an error."""
         self._note_failure(exchange, error.code)
         self.routes.replies.error(exchange, error)
 
@@ -144,8 +154,11 @@ class PredictRoute(ModelRoute):
             document.output_filter,
             self.deadline(exchange),
         )
-        encode = _encode_rows if document.row_format else _encode_columns
-        item = inference.submit(request, lambda outcome: self.answer(exchange, outcome, encode))
+        self.ask(exchange, request, _encode_rows if document.row_format else _encode_columns)
+
+    def ask(self, exchange: Exchange, request: InferRequest, encode: Callable[[InferResponse], bytes]) -> None:
+        """Have the request answered."""
+        item = self.routes.inference.submit(request, lambda outcome: self.answer(exchange, outcome, encode))
         if item is not None:
             exchange.on_cancel = item.cancel
 

@@ -65,6 +65,7 @@ __all__ = [
     "MULTI_INFERENCE",
     "PREDICT",
     "PREDICTION_SERVICE",
+    "PREDICT_STREAMED",
     "REGRESS",
     "REGRESS_EXAMPLES",
     "ExampleMethod",
@@ -107,6 +108,8 @@ __all__ = [
 PREDICTION_SERVICE: Final = "tensorflow.serving.PredictionService"
 MODEL_SERVICE: Final = "tensorflow.serving.ModelService"
 PREDICT: Final = b"/tensorflow.serving.PredictionService/Predict"
+PREDICT_STREAMED: Final = b"/tensorflow.serving.PredictionService/PredictStreamed"
+"""One request, a reply for each part. TensorFlow Serving's open source has the options for it, not the method."""
 CLASSIFY: Final = b"/tensorflow.serving.PredictionService/Classify"
 REGRESS: Final = b"/tensorflow.serving.PredictionService/Regress"
 MULTI_INFERENCE: Final = b"/tensorflow.serving.PredictionService/MultiInference"

@@ -45,6 +45,7 @@ __all__ = [
     "CLASSIFY_EXAMPLES",
     "CONTENT_TYPE",
     "HTTP_PAYLOAD_TOO_LARGE",
+    "LINES_CONTENT_TYPE",
     "REGRESS_EXAMPLES",
     "Action",
     "ExampleMethod",
@@ -76,14 +77,16 @@ __all__ = [
     "parse_predict_body",
 ]
 
-Action = Literal["predict", "classify", "regress", "status", "metadata"]
+Action = Literal["predict", "predictStreamed", "classify", "regress", "status", "metadata"]
 
 CONTENT_TYPE: Final = "application/json"
+LINES_CONTENT_TYPE: Final = "application/x-ndjson"
+"""Of an answer in parts: a line of JSON for each. TensorFlow Serving has no such action."""
 HTTP_PAYLOAD_TOO_LARGE: Final = 413
 
-_POST_ACTIONS = ("predict", "classify", "regress")
+_POST_ACTIONS = ("predict", "predictStreamed", "classify", "regress")
 _VERSION = r"(?:/versions/([0-9]+)|/labels/([^/:]+))?"
-_POST_PATH = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", re.IGNORECASE)
+_POST_PATH = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict|predictStreamed)", re.IGNORECASE)
 _GET_PATH = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _REFUSED = re.compile(rb"q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
