@@ -62,6 +62,11 @@ class GrpcApplication:
             tfserving.GET_MODEL_STATUS: self._model_status,
         }
 
+    def services(self) -> set[str]:
+        """Return the full names of all services that have a method here."""
+        methods = (tfserving.PREDICT, *self._at_once, *self._more)
+        return {wire.service_of(method) for method in methods}
+
     def route(self, head: RequestHead) -> Route:
         """Choose the method. What is wrong with the head itself is answered before the body arrives."""
         if head.method != b"POST":

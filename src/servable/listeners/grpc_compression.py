@@ -51,11 +51,11 @@ def unpack(body: bytes, encoding: bytes | None, then: Callable[[Callable[[], byt
     )
 
 
-async def unpacked(message: bytes, encoding: bytes | None) -> bytes:
-    """Return the content of a compressed message of a stream; ``ServingError`` if it is damaged or too large."""
+async def unpacked(message: bytes, encoding: bytes | None, limit: int) -> bytes:
+    """Return the content of a compressed message of a stream; ``ServingError`` if it is damaged or above ``limit``."""
     if len(message) <= OFFLOAD_COMPRESSED_BYTES:
-        return wire.decompress(message, encoding, MAX_MESSAGE)
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, wire.decompress, message, encoding, MAX_MESSAGE)
+        return wire.decompress(message, encoding, limit)
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, wire.decompress, message, encoding, limit)
 
 
 async def packed(message: bytes, encoding: bytes | None) -> bytes:

@@ -83,14 +83,16 @@ class Streams:
         async def gathered(messages: Messages, call: StreamCall) -> AsyncGenerator[bytes, None]:
             yield await method(messages, call)
 
-        return partial(_ManyToMany, self, gathered, ends_idle=False)
+        return partial(_ManyToMany, self, gathered)
 
-    def bidirectional(self, method: Bidirectional, *, ends_idle: bool = False) -> MakeRoute:
-        """Return routes to a method that takes and sends messages as it likes.
+    def bidirectional(
+        self, method: Bidirectional, *, ends_idle: bool = False, max_message: int = MAX_MESSAGE
+    ) -> MakeRoute:
+        """Return routes to a method that takes and sends messages as it likes. ``max_message`` in bytes, of a request.
 
         ``ends_idle``: each message is answered by itself, so a server that stops may end the call between two.
         """
-        return partial(_ManyToMany, self, method, ends_idle=ends_idle)
+        return partial(_ManyToMany, self, method, ends_idle=ends_idle, max_message=max_message)
 
     def waits(self, inbox: Inbox) -> bool:
         """Note that a call waits for its client between messages; return False if it should end instead."""
@@ -126,14 +128,23 @@ class _OneToMany(MessageRoute):
 class _ManyToMany(Route):
     """A method that takes any number of messages, as they arrive."""
 
-    __slots__ = ("_call", "_ends_idle", "_method", "_streams")
+    __slots__ = ("_call", "_ends_idle", "_max_message", "_method", "_streams")
     in_parts = True
 
-    def __init__(self, streams: Streams, method: Bidirectional, call: wire.Call, *, ends_idle: bool) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        method: Bidirectional,
+        call: wire.Call,
+        *,
+        ends_idle: bool = False,
+        max_message: int = MAX_MESSAGE,
+    ) -> None:
         self._streams = streams
         self._method = method
         self._call = call
         self._ends_idle = ends_idle
+        self._max_message = max_message
 
     def handle(self, exchange: Exchange, body: bytes) -> None:
         """Begin; messages follow."""
@@ -143,7 +154,7 @@ class _ManyToMany(Route):
             exchange.respond(error_head(PAST_DEADLINE))
             return
         flow = exchange.receive()
-        inbox = Inbox(flow, call.encoding, self._streams if self._ends_idle else None)
+        inbox = Inbox(flow, call.encoding, self._max_message, self._streams if self._ends_idle else None)
         _LiveCall(exchange, call, lambda live: self._method(inbox, live)).start()
         flow.start(inbox)
 
@@ -151,12 +162,13 @@ class _ManyToMany(Route):
 class Inbox(AsyncIterator[bytes]):
     """The messages of a client, one at a time. Raises ``ServingError`` for what is no message, and then ends."""
 
-    def __init__(self, flow: PartedBody, encoding: bytes | None, streams: Streams | None) -> None:
+    def __init__(self, flow: PartedBody, encoding: bytes | None, limit: int, streams: Streams | None) -> None:
         """``streams`` is told when the call waits between messages, and may end it then."""
         self._flow = flow
         self._encoding = encoding
         self._streams = streams
-        self._buffer = MessageBuffer(MAX_MESSAGE)
+        self._limit = limit
+        self._buffer = MessageBuffer(limit)
         self._ended = False
         self._waiting: asyncio.Future[None] | None = None
 
@@ -185,7 +197,7 @@ class Inbox(AsyncIterator[bytes]):
         self._buffer.missing()
         message, compressed = self._buffer.take()
         self._flow.consume(wire.PREFIX_SIZE + len(message))
-        return await unpacked(message, self._encoding) if compressed else message
+        return await unpacked(message, self._encoding, self._limit) if compressed else message
 
     def stop(self) -> None:
         """End the call if it waits between messages."""

@@ -94,6 +94,11 @@ def accepted_encodings(fields: tuple[Field, ...]) -> list[bytes]:
     return [entry.strip() for entry in b",".join(values).split(b",")]
 
 
+def service_of(method: bytes) -> str:
+    """Return the full name of a method's service: ``a.B`` of ``/a.B/C``."""
+    return method[1:].partition(b"/")[0].decode("latin-1")
+
+
 def wrap_message(message: bytes) -> bytes:
     """Return a message with its prefix: not compressed."""
     return b"\x00" + len(message).to_bytes(4, "big") + message
