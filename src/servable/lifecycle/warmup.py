@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,11 +34,17 @@ ABSOLUTE_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class WarmupOptions:
-    """``budget_s`` bounds the measuring, not the first run. ``batch_rows`` is the largest batch measured."""
+    """``budget_s`` bounds the measuring, not the first run. ``batch_rows`` is the largest batch measured.
+
+    Batches of ``sizes`` are run in any case, whatever they cost. ``iterations`` is how often each request is run that
+    an artifact brings.
+    """
 
     enabled: bool = True
     batch_rows: int = 32
     budget_s: float = 0.25
+    sizes: tuple[int, ...] = ()
+    iterations: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +103,11 @@ def _profile(
         texts = found == NO_PROOF and any(spec.dtype is STRING for spec in signature.inputs.values())
         if texts:
             found = _difference_of_texts(model, signature, free_size)
-        if found is not None:
-            return SignatureProfile(rowwise=False, reason=found)
         invent = partial(invent_inputs, signature, free_size=free_size, texts=texts)
-        costs = _measure(model, signature, invent, options.batch_rows, budget_s, clock)
-        return SignatureProfile(rowwise=True, reason="rows computed alone, together and permuted agree", costs=costs)
+        rowwise = found is None
+        costs = _measure(model, signature, invent, options.batch_rows, budget_s, clock) if rowwise else ()
+        _run_sizes(model, signature, invent, set(options.sizes) - {size for size, _ in costs})
+        return SignatureProfile(rowwise, found or "rows computed alone, together and permuted agree", costs)
     return SignatureProfile(rowwise=False, reason=failure)
 
 
@@ -192,6 +198,15 @@ def _close(left: Array, right: Array) -> bool:
     return bool(
         np.allclose(left.astype(wide), right.astype(wide), RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE, equal_nan=True)
     )
+
+
+def _run_sizes(
+    model: Model, signature: Signature, invent: Callable[[int], dict[str, Array]], sizes: Iterable[int]
+) -> None:
+    """Run a batch of each size once: what an engine prepares by shape, it has prepared then."""
+    for size in sorted(sizes):
+        with suppress(ServingError):
+            model.run(signature.name, invent(size), tuple(signature.outputs))
 
 
 def _measure(

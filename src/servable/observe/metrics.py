@@ -90,6 +90,11 @@ class Metrics:
         self._dropped = CounterFamily(
             "servable_access_log_dropped", "Lines of the access log that were not written.", ("reason",)
         )
+        self._logged = CounterFamily(
+            "servable_request_log_records",
+            "Requests picked for the request log, by what became of their record.",
+            ("model", "code"),
+        )
         self._transport = CounterFamily(
             "servable_transport_events", "What connections suffered, and what they were ended for.", ("event",)
         )
@@ -102,7 +107,7 @@ class Metrics:
         self._stall_seconds = CounterFamily(
             "servable_transport_stall_seconds", "How long those waits were, together.", ("what",)
         )
-        counters = (self._requests, self._dropped, self._transport, self._stalls, self._stall_seconds)
+        counters = (self._requests, self._dropped, self._logged, self._transport, self._stalls, self._stall_seconds)
         for family in (*counters, self._lag, self._latency, self._queue, self._compute, self._rows):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
@@ -133,6 +138,10 @@ class Metrics:
     def dropped_lines(self, reason: str) -> Count:
         """Return the count of lines that the access log lost for one reason."""
         return self._dropped.series(reason)
+
+    def logged(self, model: str, code: Code) -> None:
+        """Count a record of a request log: OK if it was written. May be called in any thread."""
+        self._logged.series(model, code.name).value += 1
 
     def transport_event(self, event: str) -> None:
         """Count an event of the transport. The names are a fixed set."""

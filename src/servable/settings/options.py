@@ -136,7 +136,14 @@ class ServeOptions:
         metavar="N",
         least=1,
     )
-    enable_model_warmup: bool = _option(True, "run each signature on invented rows before it becomes available")
+    enable_model_warmup: bool = _option(
+        True,
+        "before a version becomes available, run the requests in its assets.extra/tf_serving_warmup_requests, and each "
+        "signature on invented rows",
+    )
+    num_request_iterations_for_warmup: int = _option(
+        0, "how often each request of that file is run; 0 is once", metavar="N", least=0
+    )
     tensorflow_session_parallelism: int = _option(0, "sets the two that follow, where they are 0", metavar="N", least=0)
     tensorflow_intra_op_parallelism: int = _option(
         0, "threads within an operation, any engine; 0 asks the CPU quota", metavar="N", least=0

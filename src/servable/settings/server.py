@@ -69,10 +69,11 @@ class ServeSettings(ServeOptions):
 
     def warmup_options(self) -> WarmupOptions:
         """Return the warm-up's part."""
-        enabled = self.enable_model_warmup
+        enabled, iterations = self.enable_model_warmup, self.num_request_iterations_for_warmup
         if self.platform_config_file:
-            enabled = self._platform().enable_model_warmup
-        return WarmupOptions(enabled=enabled, batch_rows=self.max_batch_rows)
+            platform = self._platform()
+            enabled, iterations = platform.enable_model_warmup, platform.warmup_iterations
+        return WarmupOptions(enabled=enabled, batch_rows=self.max_batch_rows, iterations=max(1, iterations))
 
     def rest_options(self) -> RestOptions:
         """Return the REST listener's part."""

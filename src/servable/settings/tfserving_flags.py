@@ -45,7 +45,6 @@ IDLE = {
     "mixed_precision": IdleFlag(str, "every engine computes at f32: reduced precision is never silent"),
     "skip_initialize_tpu": IdleFlag(bool, _GPU),
     "enable_grpc_healthcheck_service": IdleFlag(bool, "grpc.health.v1 always answers"),
-    "num_request_iterations_for_warmup": IdleFlag(int, "each signature is run until its cost is measured"),
 }
 """Name -> why giving it changes nothing, after "accepted, no effect because"."""
 
@@ -73,6 +72,7 @@ WORKING = {
     "platform_config_file": "the platform tensorflow",
     "saved_model_tags": "",
     "enable_model_warmup": "without a file of requests invented rows are run",
+    "num_request_iterations_for_warmup": "",
     "monitoring_config_file": "`/metrics` is there in any case",
     "enable_serialization_as_tensor_content": "",
     "enable_signature_method_name_check": "",

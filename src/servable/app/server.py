@@ -7,9 +7,12 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from servable.app.addresses import EVERY_WIRE, listen_addresses
+from servable.app.recorded import record_encoder, replay_warmup
 from servable.core.errors import ServingError, invalid_argument
 from servable.core.status import VersionStatus
 from servable.lifecycle.arrival import await_models
@@ -21,14 +24,18 @@ from servable.listeners.examples import Examples
 from servable.listeners.grpc import GrpcApplication
 from servable.listeners.grpc_examples import ExampleService
 from servable.listeners.grpc_health import HealthService
+from servable.listeners.grpc_reflection import ReflectionService
 from servable.listeners.grpc_reload import ReloadService
+from servable.listeners.grpc_streams import Streams
 from servable.listeners.http import HttpApplication
 from servable.listeners.ports import PortApplication
+from servable.listeners.predict_streamed import PredictStreamedService
 from servable.observe.access_log import AccessLog, open_access_log
 from servable.observe.metrics import Metrics
 from servable.observe.reading import first_value
+from servable.observe.request_log import RequestLogs
 from servable.serving.inference import Executor, Inference
-from servable.settings import DEFAULT_LISTEN, ServedModel, ServeSettings, together
+from servable.settings import ServedModel, ServeSettings, together
 from servable.transport.exchange import Application
 from servable.transport.ledger import Ledger
 from servable.transport.listen import Address, Listener
@@ -39,7 +46,6 @@ log = logging.getLogger("servable.app")
 
 RELOADED_WITHIN_S = 600.0
 """How long a client that reloads the configuration may wait for new models."""
-EVERY_WIRE = frozenset({"h1", "h2"})
 
 
 class Server:
@@ -62,6 +68,9 @@ class Server:
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._lag = self.metrics.loop_lag(self._loop)
         self._batching = settings.batching_choice()
+        self._request_logs = RequestLogs(
+            partial(record_encoder, tuple(settings.saved_model_tags.split(","))), self.metrics.logged
+        )
         self._access_log: AccessLog | None = None
         self._tls: ServerTls | None = None
         self._watches: list[asyncio.Future[None]] = []
@@ -70,16 +79,23 @@ class Server:
         self._stopping = False
         services = (tfserving.PREDICTION_SERVICE, tfserving.MODEL_SERVICE)
         self.health = HealthService(self.is_ready, services, self._loop)
+        self.streams = Streams()
 
     def _prepare(self, loaded: LoadedVersion) -> Executor:
         """Warm a version up, in its loader thread, before it becomes available."""
-        model = loaded.model.calling(self.inference.calls_for(loaded))
-        profiles = warm_up(model, self.settings.warmup_options())
-        for name, profile in profiles.items():
-            log.debug("%s/%s %s: %s; %s", loaded.name, loaded.version, name, profile.reason, profile.costs)
         served = self.models.get(loaded.name)
         parameters = self._batching.parameters(served.batching if served else None, loaded.path)
-        return self.inference.prepare(loaded, profiles, parameters)
+        options = self.settings.warmup_options()
+        if parameters is not None:
+            options = replace(options, sizes=parameters.allowed_batch_sizes)
+        model = loaded.model.calling(self.inference.calls_for(loaded))
+        profiles = warm_up(model, options)
+        for name, profile in profiles.items():
+            log.debug("%s/%s %s: %s; %s", loaded.name, loaded.version, name, profile.reason, profile.costs)
+        executor = self.inference.prepare(loaded, profiles, parameters)
+        if options.enabled:
+            replay_warmup(loaded, partial(self.inference.rehearse, loaded, executor), options.iterations)
+        return executor
 
     def _is_configured(self, name: str) -> bool:
         return name in self.models
@@ -109,15 +125,22 @@ class Server:
         meter = self.metrics.meter("grpc")
         check_method = self.settings.enable_signature_method_name_check
         examples = Examples(self.inference, self.manager, check_method=check_method)
+        reflection = ReflectionService(self.streams, lambda: grpc.services())  # noqa: PLW0108  # made below
+        tensor_content = self.settings.enable_serialization_as_tensor_content
+        check = examples.check_predict if check_method else None
+        streamed = PredictStreamedService(self.inference, meter, tensor_content=tensor_content, check=check)
         reload = ReloadService(self.reload, partial(first_value, self.metrics.registry))
-        more = {**self.health.routes(), **ExampleService(examples, meter).routes(), **reload.routes()}
+        more = {
+            **self.health.routes(), **reflection.routes(), **ExampleService(examples, meter).routes(), **reload.routes(),
+            **streamed.routes(self.streams),
+        }  # fmt: skip
         grpc = GrpcApplication(
             self.inference,
             self.manager,
             meter,
             more,
-            tensor_content=self.settings.enable_serialization_as_tensor_content,
-            check=examples.check_predict if check_method else None,
+            tensor_content=tensor_content,
+            check=check,
         )
         http = HttpApplication(
             self.inference,
@@ -184,6 +207,8 @@ class Server:
         except ServingError:
             self.models = before
             raise
+        logs = {model.name: model.request_log for model in models if model.request_log is not None}
+        self.inference.log_to(self._request_logs.follow(logs))
 
     def apply_model_server_config(self, config: Any) -> frozenset[str]:
         """Serve what a ``ModelServerConfig`` message says, as ``apply_models`` does; return the names that are new."""
@@ -221,10 +246,12 @@ class Server:
         ends = self._loop.time() + self.settings.drain_timeout_s
         self._lag.stop()
         self.health.close()
+        self.streams.close()
         for watch in self._watches:
             watch.cancel()
         await self._close_listeners(self.settings.drain_timeout_s)
         await self.manager.stop(max(0.0, ends - self._loop.time()))
+        self._request_logs.close()
         self._close_access_log()
 
     def reopen_logs(self) -> None:
@@ -283,21 +310,3 @@ class Server:
         finally:
             await self.stop()
         return True
-
-
-def listen_addresses(settings: ServeSettings) -> list[tuple[str, frozenset[str]]]:
-    """Return where to listen and which protocols each address speaks (design: ports and trust)."""
-    named_ports = (settings.port, settings.rest_api_port)
-    addresses: dict[str, frozenset[str]] = dict.fromkeys(settings.listen, EVERY_WIRE)
-    if settings.grpc_socket_path:
-        addresses[f"unix:{settings.grpc_socket_path}"] = frozenset({"h2"})
-    for port, wires in zip(named_ports, (frozenset({"h2"}), frozenset({"h1"})), strict=True):
-        if port is None or port == 0:
-            continue
-        address = f"{settings.host}:{port}"
-        addresses[address] = addresses.get(address, frozenset()) | wires
-    if not addresses:
-        if named_ports != (None, None):
-            raise invalid_argument("every port is off: give --port, --rest_api_port, --grpc_socket_path or --listen")
-        return [(address, EVERY_WIRE) for address in DEFAULT_LISTEN]
-    return list(addresses.items())
