@@ -125,10 +125,10 @@ class ProcessGroup:
         self._known |= found
         return sorted(found, key=lambda process: process.pid)
 
-    def usage(self) -> dict[Process, Usage]:
-        """Return what each process of the group has taken so far."""
+    def usage(self, *, known: bool = False) -> dict[Process, Usage]:
+        """Return what each process of the group has taken so far; with ``known`` without a look for new ones."""
         found = {}
-        for process in self.members():
+        for process in list(self._known) if known else self.members():
             usage = _usage(process)
             if usage is not None:
                 found[process] = usage
