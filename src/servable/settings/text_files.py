@@ -55,3 +55,12 @@ def read_text_message(path: str | Path, message_class: Any, *, allow_unknown: bo
     except ValueError as error:
         raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from None
     return TextMessage(message, str(path), field_places(data.decode().removeprefix("\ufeff")))
+
+
+def first_field(path: Path) -> str:
+    """Return the name of the first field in a file, whatever message it is of; "" if there is none."""
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise not_found(f"cannot read {path}: {error.strerror}") from None
+    return next((str(key[0]) for key in field_places(text.removeprefix("\ufeff"))), "")
