@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
+from servable.lab.comparison import Block, Comparison, Conditions, row_of, with_ratios
 from servable.lab.histogram import Histogram
 from servable.lab.result import (
     ClientCost,
@@ -133,3 +135,57 @@ def failing() -> Result:
 def empty() -> Result:
     """Return a run that nobody answered."""
     return result(Step("1 in flight", 0, 12, 0, error_kinds=(ErrorKind("UNAVAILABLE", "nobody listens", 12),)))
+
+
+def block(number: int, rate: float, median_ms: float, *, errors: int = 0) -> Block:
+    """Return one block of a comparison; rounds differ a little."""
+    drift = 1 + 0.02 * math.sin(number * 1.7 + rate)
+    processes = (ServerProcess(7, "server", 4.5, 0.9, 140 << 20),)
+    cpu = 0.9e6 / rate
+    return Block(
+        number,
+        5.0,
+        int(5 * rate * drift),
+        errors,
+        0,
+        500,
+        rate * drift,
+        median_ms / drift,
+        median_ms * 1.5 / drift,
+        median_ms * (2.2 + 0.2 * drift),
+        median_ms * 9,
+        cpu * drift,
+        processes,
+        140 << 20,
+        0.4,
+        cpu_steal_share=0.002,
+    )
+
+
+SERVERS = (("servable", 5000, 0), ("tensorflow_model_server", 2600, 0), ("flask + gunicorn", 900, 7))
+
+
+def comparison() -> Comparison:
+    """Return a comparison in which one server fails a little and one was not there."""
+    rows = []
+    for protocol, wire, factor in (("gRPC", "tfserving-grpc", 1.0), ("REST", "tfserving-rest", 0.8)):
+        for concurrency in (1, 32):
+            for name, rate, errors in (
+                ("servable", 5000, 0),
+                ("tensorflow_model_server", 2600, 0),
+                ("flask + gunicorn", 900, 7),
+            ):
+                speed = rate * factor * (1 if concurrency == 32 else 0.4)
+                blocks = [block(number, speed, 1e3 * concurrency / speed, errors=errors) for number in range(5)]
+                rows.append(row_of(name, protocol, wire, concurrency, blocks))
+            rows.append(row_of("mosec", protocol, wire, concurrency, (), "cannot be installed: no such version"))
+    return Comparison(
+        "text_cnn_small",
+        with_ratios(rows),
+        Conditions(5, 5.0, 1.0, 1, 32, 1.0, (0,), (1,), 64),
+        started="2026-11-21T12:00:00Z",
+        duration_s=312.0,
+        command=("servable", "bench", "compare", "servable", "flask"),
+        machine=MACHINE,
+        versions={"lab": VERSIONS, "flask + gunicorn": {"flask": "3.1.0"}},
+    )

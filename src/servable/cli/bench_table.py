@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from servable.cli import DONE
 from servable.cli.reports import add_form, put_report, put_text
 from servable.core.errors import not_found
+from servable.lab import comparison, result
+from servable.lab.comparison_page import comparison_report, comparison_table
 from servable.lab.page import report_of, steps_table
-from servable.lab.result import encode, read
 
 RESULTS = Path("docs/benchmarks")
 
@@ -25,12 +27,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read and print."""
-    result = read(find(arguments.result, arguments.results))
+    path = find(arguments.result, arguments.results)
     if arguments.json:
-        put_text(arguments, encode(result).decode())
+        text = comparison.encode(comparison.read(path)) if _compares(path) else result.encode(result.read(path))
+        put_text(arguments, text.decode())
+    elif _compares(path):
+        compared = comparison.read(path)
+        put_report(arguments, comparison_report(compared), comparison_table(compared.rows))
     else:
-        put_report(arguments, report_of(result), steps_table(result))
+        measured = result.read(path)
+        put_report(arguments, report_of(measured), steps_table(measured))
     return DONE
+
+
+def _compares(path: Path) -> bool:
+    """Return whether a file is a comparison; one that is neither is judged by who reads results."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, OSError):
+        return False
+    schema = document.get("schema") if isinstance(document, dict) else None
+    return isinstance(schema, str) and schema.startswith("servable.compare/")
 
 
 def find(name: str, results: Path) -> Path:

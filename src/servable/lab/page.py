@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from servable.lab.page_plots import best, latency_section, load_section, parts_section, time_section
-from servable.lab.result import Result, Scenario, Step
+from servable.lab.result import Machine, Result, Scenario, Step
 from servable.report.blocks import (
     Block,
     Cell,
@@ -196,8 +196,7 @@ def _errors(result: Result) -> Iterator[Section]:
 
 
 def _conditions(result: Result) -> Section:
-    machine, scenario, target = result.machine, result.scenario, result.target
-    quota = f", {machine.cpu_quota:g} cores allowed" if machine.cpu_quota else ""
+    scenario, target = result.scenario, result.target
     bound = f"{scenario.count:,} requests" if scenario.count is not None else ""
     bound = f"{scenario.duration_s:g} s" if scenario.duration_s is not None else bound
     version = f", version {target.version}" if target.version is not None else ""
@@ -214,9 +213,7 @@ def _conditions(result: Result) -> Section:
         ),
         ("Data", f"{scenario.data or 'not told'}, {scenario.samples:,} different requests"),
         ("Answers", f"compared with {scenario.expect}" if scenario.expect else "checked for success only"),
-        ("Machine", f"{machine.cpu or 'unknown CPU'}, {machine.cores} cores{quota}"),
-        ("Memory", quantity(machine.memory_bytes or None, BYTES)),
-        ("System", machine.system),
+        *machine_facts(result.machine),
         ("CPU steal", quantity(max(steal), SHARE) + " at most in a step" if steal else "not known"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))),
         ("Begun", result.started),
@@ -225,6 +222,17 @@ def _conditions(result: Result) -> Section:
     if result.command:
         blocks += [Paragraph("The command:"), Facts([("Command", shlex.join(result.command))], code=True)]
     return Section("Conditions", blocks)
+
+
+def machine_facts(machine: Machine) -> list[tuple[str, str]]:
+    """Return what is known of a machine."""
+    quota = f", {machine.cpu_quota:g} cores allowed" if machine.cpu_quota else ""
+    memory = quantity(machine.memory_bytes, BYTES) if machine.memory_bytes else ""
+    return [
+        ("Machine", f"{machine.cpu or 'unknown CPU'}, {machine.cores} cores{quota}"),
+        ("Memory", memory),
+        ("System", machine.system),
+    ]
 
 
 def _client_words(scenario: Scenario) -> str:

@@ -33,7 +33,7 @@ def draw_bars(plot: BarPlot, size: Size, name: str) -> Node:
     beside = size.width >= 500
     row = ROW if beside else ROW + 16
     longest = max((len(bar.label) for bar in plot.bars), default=0) * CHARACTER
-    left = min(longest + 14, size.width * 0.38) if beside else 8.0
+    left = min(longest + 14, size.width * 0.38) if beside else 14.0
     size = replace(size, height=30 + row * max(1, len(plot.bars)) + 44)
     values = [value for bar in plot.bars for value in (bar.value, bar.low, bar.high) if value is not None]
     values += [plot.reference.value] if plot.reference else []
