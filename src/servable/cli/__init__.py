@@ -15,8 +15,11 @@ COMMANDS = {
     "inspect": ("servable.cli.inspect", "show the signatures of an artifact or a served model"),
     "predict": ("servable.cli.predict", "call an artifact or a served model"),
     "status": ("servable.cli.status", "show what a running server has loaded"),
+    "bench": ("servable.cli.bench", "measure a server with verified answers; compare servers and results"),
     "doctor": ("servable.cli.doctor", "say whether a server would work here, and what to mend"),
     "config": ("servable.cli.config", "print the JSON schema of servable.toml"),
+    "warmup": ("servable.cli.warmup", "show or write the requests that a version runs before it is available"),
+    "replay": ("servable.cli.replay", "send logged calls to a server again and compare the answers"),
     "example": ("servable.cli.example", "list and build the example models"),
 }
 """Name -> module and summary.

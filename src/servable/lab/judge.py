@@ -60,8 +60,6 @@ class Judge:
                 self._good = outcome.status, outcome.fields, outcome.trailers
             else:
                 self._recorder.told(told)
-        if self._verifies[index]:
-            self._recorder.verified()
         body = outcome.body
         if body == self._last[index]:
             return None

@@ -77,9 +77,9 @@ class Call:
         load = self._load
         fault = load.judge(self.index, outcome)
         if fault is None:
-            load.recorder.ok(
-                now, self.intended, self.handed, len(outcome.body), load.prepared[self.index].rows  # type: ignore[union-attr]
-            )  # fmt: skip
+            one = load.prepared[self.index]
+            size = len(outcome.body)  # type: ignore[union-attr]  # without a fault it is a reply
+            load.recorder.ok(now, self.intended, self.handed, size, one.rows, verified=one.expected is not None)
         elif fault is WRONG:
             load.recorder.wrong(now)
         else:

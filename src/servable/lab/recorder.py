@@ -128,8 +128,8 @@ class Recorder:
 
     # --- the hot path
 
-    def ok(self, now: int, intended: int, handed: int, size: int, rows: int) -> None:
-        """Count a right answer."""
+    def ok(self, now: int, intended: int, handed: int, size: int, rows: int, *, verified: bool = False) -> None:
+        """Count a right answer; ``verified``: it was compared with what was expected."""
         if now >= self._boundary:
             self.tick(now)
             if self.over:
@@ -139,6 +139,7 @@ class Recorder:
         recording = self._recording
         recording.reply_bytes += size
         recording.rows += rows
+        recording.verified += verified
         if self._left is not None:
             self._countdown(now)
 
@@ -162,6 +163,7 @@ class Recorder:
             self.tick(now)
         if not self.over:
             self._slice.wrong += 1
+            self._recording.verified += 1
             self._countdown(now)
 
     def decoded(self, nanoseconds: int) -> None:
@@ -171,10 +173,6 @@ class Recorder:
     def query(self, nanoseconds: int) -> None:
         """Note the time from a burst's begin to its last answer."""
         self._queries.append(nanoseconds)
-
-    def verified(self) -> None:
-        """Note that an answer was compared with what was expected."""
-        self._recording.verified += 1
 
     def told(self, told: Told) -> None:
         """Note what the server said of its time."""

@@ -126,6 +126,8 @@ class Session:
         self._on_progress = on_progress
         self.stop = asyncio.Event()
         """Set it to end a step early; what was measured until then is its result."""
+        self.ages_ns: list[int] = []
+        """For how long the requests that the last step left unanswered had waited when it ended."""
         self._fleet = Fleet(
             [
                 Job(address, options.tls, wire, self._prepared, options.tolerance, options.timeout_s, core)
@@ -169,6 +171,7 @@ class Session:
 
     def _built(self, load: Load, recordings: Sequence[Recording], busy: machine.Busy) -> Step:
         used = [one for one in recordings if one.end_ns]
+        self.ages_ns = [age for one in used for age in one.unfinished]
         asked = Asked(
             label=load.label,
             batch=self._prepared[0].rows,
@@ -180,9 +183,7 @@ class Session:
         step = build_step(asked, used or [Recording(end_ns=1)])
         notes = list(step.notes)
         if busy.share is not None and busy.share > machine.FULL and self._watch is not None:
-            notes.append(
-                f"All {busy.cores} processors were busy: client and server took them from each other."
-            )
+            notes.append(f"All {busy.cores} processors were busy: client and server took them from each other.")
         if busy.steal_share is not None and busy.steal_share > machine.MUCH_STOLEN:
             notes.append(f"A hypervisor kept {busy.steal_share:.1%} of the CPU time from this machine.")
         cost = None if self._watch is None else self._watch.cost(step.ok + step.errors + step.wrong)

@@ -74,7 +74,7 @@ def build_step(asked: Asked, recordings: Sequence[Recording]) -> Step:
         seconds=seconds(recordings),
         client=client,
         steady=is_steady(recordings),
-        notes=_notes(asked, summary, corrected, unfinished, client),
+        notes=_notes(asked, summary, corrected, unfinished),
     )
 
 
@@ -188,12 +188,8 @@ def _client_cost(
     )
 
 
-def _notes(
-    asked: Asked, latency: Latency, corrected: Latency | None, unfinished: Sequence[int], client: ClientCost
-) -> tuple[str, ...]:
+def _notes(asked: Asked, latency: Latency, corrected: Latency | None, unfinished: Sequence[int]) -> tuple[str, ...]:
     found = []
-    if client.reason:
-        found.append(f"The client was the bottleneck: {client.reason}.")
     if corrected is not None and corrected.p99_ms > _HIDDEN * latency.p99_ms:
         found.append(
             f"A closed loop asks nothing while it waits, which hides stalls: p99 {latency.p99_ms:.3g} ms here would be "

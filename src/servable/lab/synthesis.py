@@ -35,7 +35,7 @@ class Wanted:
     """Size of dimensions that neither signature nor ``shapes`` fix."""
 
 
-def synthesize(signature: Signature, wanted: Wanted) -> list[Sample]:
+def synthesise(signature: Signature, wanted: Wanted) -> list[Sample]:
     """Return requests with made-up inputs; INVALID_ARGUMENT names an input that cannot be made up."""
     unknown = (set(wanted.shapes) | set(wanted.ranges)) - set(signature.inputs)
     if unknown:
