@@ -125,7 +125,7 @@ class Lines:
             meter.answered(self._model, time.monotonic() - self._exchange.arrived)
         elif error is not None:
             meter.failed(self._model, error.code)
-            reply.write(rest.encode_error(error) + b"\n")
+            reply.write(rest.encode_error_line(error) + b"\n")
         reply.finish()
 
     def _opened(self) -> PartedReply:

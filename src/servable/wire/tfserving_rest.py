@@ -63,6 +63,7 @@ __all__ = [
     "decompress",
     "encode_classification",
     "encode_error",
+    "encode_error_line",
     "encode_examples_request",
     "encode_metadata",
     "encode_predict_request",
@@ -179,10 +180,18 @@ def http_status(code: Code) -> int:
     return _HTTP_STATUS.get(code, 500)
 
 
+def encode_error_line(error: ServingError) -> bytes:
+    """Return an error as the last line of an answer in parts."""
+    return orjson.dumps({"error": _text_of(error)})
+
+
 def encode_error(error: ServingError) -> bytes:
     """Return the body of an error reply: the message without its code, which is in the HTTP status."""
-    message = error.message.encode("utf-8", "replace").decode()
-    return b'{\n    "error": ' + orjson.dumps(message) + b"\n}"
+    return b'{\n    "error": ' + orjson.dumps(_text_of(error)) + b"\n}"
+
+
+def _text_of(error: ServingError) -> str:
+    return error.message.encode("utf-8", "replace").decode()
 
 
 def decode_error(status: int, body: bytes) -> ServingError:
