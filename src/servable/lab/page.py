@@ -15,7 +15,6 @@ from servable.report.blocks import (
     Figure,
     Figures,
     Notice,
-    Paragraph,
     Report,
     Section,
     Table,
@@ -220,7 +219,7 @@ def _conditions(result: Result) -> Section:
     ]
     blocks: list[Block] = [Facts([(name, value) for name, value in pairs if value.strip(", ")])]
     if result.command:
-        blocks += [Paragraph("The command:"), Facts([("Command", shlex.join(result.command))], code=True)]
+        blocks.append(Facts([("Command", shlex.join(result.command))], code=True))
     return Section("Conditions", blocks)
 
 

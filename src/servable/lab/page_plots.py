@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from servable.core.errors import ServingError
 from servable.lab.histogram import Histogram, curve
+from servable.lab.objective import parse_objective
 from servable.lab.result import Latency, Part, Result, Split, Step
 from servable.report.blocks import Block, Column, Notice, Section, Table, Tone
 from servable.report.plots import Axis, Bar, BarPlot, HistogramPlot, LinePlot, Mark, Point, Scale, Series
@@ -79,15 +80,11 @@ def _at_offered(step: Step, rate: float) -> Point:
 def _objective(result: Result) -> tuple[Mark, ...]:
     if result.search is None:
         return ()
-    name, _, limit = result.search.objective.partition("=")
-    factor = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
-    for unit in ("us", "µs", "ms", "s"):
-        if limit.endswith(unit):
-            try:
-                return (Mark(float(limit.removesuffix(unit)) * factor[unit], f"objective {name} = {limit}"),)
-            except ValueError:
-                return ()
-    return ()
+    try:
+        limits = parse_objective(result.search.objective).limits
+    except ServingError:
+        return ()
+    return tuple(Mark(limit.limit_ms / 1e3, f"p{limit.percent:g} allowed") for limit in limits)
 
 
 def latency_section(result: Result) -> Iterator[Section]:
