@@ -22,15 +22,19 @@ TYPES = {
 SAVED_MODELS = ("half_plus_two", "lstm_tokens", "text_cnn", "text_cnn_small")
 """The example models that are built as SavedModels as well."""
 BUILT_WITHIN_S = 100.0
+_TESTS = Path(__file__).parents[1]
+_BUILDERS = (_TESTS / "engines" / "build_saved_models.py", _TESTS / "e2e" / "build_heads.py")
+"""Programs that build SavedModels in the folder that is their argument."""
 _BUILD_SAVED_MODELS = """
 import runpy, sys
 from pathlib import Path
 from servable.zoo import catalog
-root, builder, *names = sys.argv[1:]
+root, builders, *names = sys.argv[1:]
 for name in names:
     catalog.build(name, Path(root), kind="saved_model")
-sys.argv = [builder, root]
-runpy.run_path(builder, run_name="__main__")
+for builder in builders.split(","):
+    sys.argv = [builder, root]
+    runpy.run_path(builder, run_name="__main__")
 """
 
 
@@ -55,13 +59,21 @@ class LiveModels:
         """Return a SavedModel that TensorFlow alone can hold: strings, tables, state, and no default signature."""
         return self._saved_models() / "many"
 
+    def heads(self) -> Path:
+        """Return a SavedModel with heads for Classify and Regress, good ones and bad ones."""
+        return self._saved_models() / "heads"
+
+    def heads_answers(self) -> Path:
+        """Return the file with examples and what TensorFlow answers: see ``build_heads.py``."""
+        return self._saved_models() / "heads.pickle"
+
     def _saved_models(self) -> Path:
         """Build all of them in one process: to import TensorFlow takes longer than to build a model."""
         root = self._root / "saved_model"
         if not root.exists():
             root.mkdir(parents=True)
-            builder = Path(__file__).parents[1] / "engines" / "build_saved_models.py"
-            command = [sys.executable, "-c", _BUILD_SAVED_MODELS, str(root), str(builder), *SAVED_MODELS]
+            builders = ",".join(map(str, _BUILDERS))
+            command = [sys.executable, "-c", _BUILD_SAVED_MODELS, str(root), builders, *SAVED_MODELS]
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=BUILT_WITHIN_S)
             assert done.returncode == 0, done.stderr
         return root
