@@ -53,6 +53,8 @@ class HttpApplication:
             b"/metrics": PageRoute(exposition, head=METRICS),
             overview.PATH.encode(): PageRoute(lambda: overview.encode_overview(self._overview())),
         }
+        if options.metrics_path:
+            self._pages.setdefault(options.metrics_path.encode(), self._pages[b"/metrics"])
         self._routes: dict[tuple[bytes, bytes, bytes], Route] = {}
 
     def route(self, head: RequestHead) -> Route:

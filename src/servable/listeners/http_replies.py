@@ -27,13 +27,14 @@ class RestOptions:
     """``timeout_s`` ``None`` is unlimited. Bodies above ``offload_bytes`` are decoded in a thread, not on the loop.
 
     Replies of ``gzip_bytes`` and more are compressed for clients that accept gzip; 0 is none. ``cors`` lets scripts of
-    other origins read replies.
+    other origins read replies. ``metrics_path`` is a second path of the metrics; "" is none.
     """
 
     timeout_s: float | None = 30.0
     offload_bytes: int = 256 * 1024
     cors: bool = False
     gzip_bytes: int = 4096
+    metrics_path: str = ""
 
 
 class Head:

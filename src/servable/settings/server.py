@@ -82,6 +82,7 @@ class ServeSettings(ServeOptions):
             timeout_s=timeout_ms / 1000 if timeout_ms > 0 else None,
             cors=self.rest_api_enable_cors_support,
             gzip_bytes=self.rest_api_gzip_bytes,
+            metrics_path=self.metrics_path(),
         )
 
     def metrics_path(self) -> str:
