@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import Exchange, ReplyHead
+from servable.transport.exchange import Exchange, PartedReply, ReplyHead
+from servable.transport.http1.parts import ChunkedReply
 
 if TYPE_CHECKING:
     from servable.transport.exchange import Trailers
@@ -20,7 +21,7 @@ INTERNAL_ERROR = ReplyHead(500, ((b"content-type", b"text/plain; charset=utf-8")
 class Http1Exchange(Exchange):
     """A request and its route. No exception of the application leaves ``handle``, ``too_large`` or ``body_size``."""
 
-    __slots__ = ("_connection", "known")
+    __slots__ = ("_connection", "_parts", "known")
 
     def __init__(self, connection: Http1Connection, known: Known, arrived: float) -> None:
         self.head = known.facts.head
@@ -30,6 +31,7 @@ class Http1Exchange(Exchange):
         self.on_cancel = None
         self.known = known
         self._connection: Http1Connection | None = connection
+        self._parts: ChunkedReply | None = None
 
     def respond(self, head: ReplyHead, body: bytes | memoryview = b"", trailers: Trailers | None = None) -> None:
         """Send the whole reply. ``trailers`` are dropped."""
@@ -40,6 +42,20 @@ class Http1Exchange(Exchange):
         elif not self.cancelled:
             raise RuntimeError("this exchange was answered before")
 
+    def begin(self, head: ReplyHead) -> PartedReply:
+        """Send the head now and the rest in parts."""
+        connection, self._connection = self._connection, None
+        if connection is None and (self._parts is not None or not self.cancelled):
+            raise RuntimeError("this exchange was answered before")
+        start = None if connection is None else connection.begin(self.known.facts, head)
+        self._parts = ChunkedReply(connection, start)
+        return self._parts
+
+    def drained(self) -> None:
+        """Tell the producer of a reply in parts to go on."""
+        if self._parts is not None:
+            self._parts.drained()
+
     def give_up(self) -> None:
         """Part from the connection, which answers the request itself."""
         self._connection = None
@@ -48,6 +64,8 @@ class Http1Exchange(Exchange):
         """Tell the application that the client went away."""
         self._connection = None
         self.cancelled = True
+        if self._parts is not None:
+            self._parts.lost()
         if self.on_cancel is not None:
             try:
                 self.on_cancel()
@@ -80,5 +98,7 @@ class Http1Exchange(Exchange):
             return -1
 
     def _fail(self) -> None:
+        if self._parts is not None and not self._parts.finished:
+            self._parts.fail()
         if self._connection is not None:
             self.respond(INTERNAL_ERROR, b"internal error\n")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from servable.transport.exchange import Field
+    from servable.transport.http1.heads import RequestFacts
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED = 64 * 1024
@@ -92,6 +93,31 @@ def encode_refusal(status: int, text: str, *, bodyless: bool) -> list[bytes | me
     """Return the transport's own last reply to a client, in pieces."""
     head = ReplyHead(status, _TRY_AGAIN if status == HTTPStatus.SERVICE_UNAVAILABLE else _TEXT)
     return encode_any(head, text.encode("ascii", "replace") + b"\n", keep_alive=False, bodyless=bodyless)
+
+
+class Start:
+    """How a reply in parts is framed."""
+
+    __slots__ = ("bodyless", "chunked", "keep_alive")
+
+    def __init__(self, facts: RequestFacts, status: int, *, keep_alive: bool) -> None:
+        """``keep_alive``: whether the connection could be kept. Without chunks its end is the reply's."""
+        self.bodyless = status in BODYLESS or facts.head.method == b"HEAD"
+        self.chunked = facts.head.version != b"1.0" and status not in BODYLESS
+        self.keep_alive = keep_alive and (self.chunked or self.bodyless)
+
+
+def encode_start(head: ReplyHead, version: bytes, start: Start) -> bytes:
+    """Return the head of a reply in parts."""
+    encoded = encode_plain(head, 0)
+    encoded = encoded[: encoded.rindex(b"content-length: ")]
+    if start.chunked:
+        encoded += b"transfer-encoding: chunked\r\n"
+    if not start.keep_alive:
+        encoded += b"connection: close\r\n"
+    elif version == b"1.0":
+        encoded += b"connection: keep-alive\r\n"
+    return encoded + b"\r\n"
 
 
 def send(transport: asyncio.WriteTransport, pieces: list[bytes | memoryview]) -> None:

@@ -12,11 +12,20 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from servable.transport.http1.alarm import Alarm
 from servable.transport.http1.exchange import Http1Exchange
 from servable.transport.http1.heads import END, ProtocolError, head_too_large, screen
+from servable.transport.http1.lifetime import Lifetime
 from servable.transport.http1.reception import Reception
-from servable.transport.http1.replies import BODYLESS, CONTINUE, JOINED, encode_any, encode_plain, encode_refusal, send
+from servable.transport.http1.replies import (
+    BODYLESS,
+    CONTINUE,
+    JOINED,
+    Start,
+    encode_any,
+    encode_plain,
+    encode_refusal,
+    encode_start,
+)
 from servable.transport.http1.upload import Upload
 from servable.transport.sockets import unsent_bytes
 
@@ -34,7 +43,7 @@ _HELD = 64 * 1024  # bytes that may wait behind an unanswered request before rea
 _HEAD = re.compile(rb"(?:\r\n)*HEAD ")
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection(Lifetime):
     """Serves one connection. ``on_close`` is called once with this object when the connection is gone.
 
     ``clock`` and ``loop`` are the only sources of time. ``reception`` is shared by connections of one listener.
@@ -51,41 +60,18 @@ class Http1Connection(asyncio.Protocol):
         reception: Reception | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.peer = peer
-        self._limits = limits
-        self._loop = loop
+        super().__init__(
+            limits, peer, loop, reception or Reception(application, limits, b"https" if peer.tls else b"http"), clock
+        )
         self._on_close = on_close
-        self._clock = clock
-        self._reception = reception or Reception(application, limits, b"https" if peer.tls else b"http")
         self._known = self._reception.known
-        self._transport: asyncio.Transport
-        self._out: list[bytes | memoryview] = []
-        self._buffer = b""  # bytes not taken yet
-        self._pending = False  # some of them were not looked at
+        self._pending = False  # some bytes of the buffer were not looked at
         self._seen = 0  # bytes of an incomplete head that were screened
         self._exchange: Http1Exchange | None = None  # begun and unanswered
-        self._upload: Upload | None = None  # incomplete; of the exchange, or of the one answered last
-        self._in_turn = False
         self._scheduled = False  # a turn is
-        self._writable = True
-        self._reading = True
         self._draining = False
-        self._eof = False
-        self._closing = False  # the last reply was given
-        self._lingering = False  # unread input must not destroy it
-        self._discarded = 0
-        self._unsent = 0
-        self._paused_at = 0.0
-        self._now = 0.0
-        self._alarm = Alarm(loop, clock, self._on_due)
 
     # What the transport calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
-        self._transport = transport  # type: ignore[assignment]  # always a stream's
-        self._now = self._clock()
-        self._alarm.set(self._now + self._limits.keep_alive_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         """Take requests, as many as a turn allows."""
@@ -130,13 +116,6 @@ class Http1Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.cancel()
 
-    def pause_writing(self) -> None:
-        """Stop taking requests while the client does not read replies."""
-        self._writable = False
-        self._unsent = unsent_bytes(self._transport)
-        self._paused_at = self._clock()
-        self._alarm.set(self._paused_at + self._limits.send_stall_timeout_s)
-
     def resume_writing(self) -> None:
         """Go on."""
         self._writable = True
@@ -144,6 +123,8 @@ class Http1Connection(asyncio.Protocol):
         self._reception.ledger.stalled("socket", self._now - self._paused_at)
         if not self._in_turn and not self._closing:
             self._settle()
+        if self._exchange is not None:
+            self._exchange.drained()
 
     # What the listener calls
 
@@ -157,11 +138,6 @@ class Http1Connection(asyncio.Protocol):
         self._draining = True
         if not self._closing and not self.active:
             self._close()
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        self._closing = True
-        self._transport.abort()
 
     def reject(self, status: int, text: str, *, bodyless: bool = False) -> None:
         """Give the transport's own answer and close."""
@@ -298,15 +274,27 @@ class Http1Connection(asyncio.Protocol):
         elif size > JOINED:
             self._flush()  # now, so that a client which does not read is noticed before the next large reply
 
-    def _drop_upload(self) -> None:
-        upload, self._upload = self._upload, None
-        if upload is not None:
-            upload.release()
+    def begin(self, facts: RequestFacts, head: ReplyHead) -> Start:
+        """Put the head of a reply in parts into the output."""
+        drainable = self._upload is None or self._upload.drainable()
+        start = Start(facts, head.status, keep_alive=facts.keep_alive and not self._draining and drainable)
+        self.write([encode_start(head, facts.head.version, start)])
+        return start
 
-    def _flush(self) -> None:
-        if self._out:
-            pieces, self._out = self._out, []
-            send(self._transport, pieces)
+    def finish(self, last: bytes, *, keep_alive: bool) -> None:
+        """End the present exchange, whose reply came in parts, by its last bytes."""
+        self._out.append(last)
+        self._exchange = None
+        self._closing = not keep_alive
+        if not self._in_turn:
+            self._now = self._clock()
+            self._flush()
+            self._settle()
+
+    def fail(self) -> None:
+        """End the present exchange in the middle of its reply, and the connection with it."""
+        self._exchange = None
+        self.abort()
 
     # What happens between turns
 
@@ -339,14 +327,6 @@ class Http1Connection(asyncio.Protocol):
             data, self._buffer = self._buffer, b""
             self._turn(data)
 
-    def _read(self, *, on: bool) -> None:
-        if on != self._reading and not self._eof and not self._transport.is_closing():
-            self._reading = on
-            if on:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-
     def _end_of_input(self) -> None:
         """Answer a request that will never be complete; else close, or wait for the reply under way."""
         if self._receiving():
@@ -355,29 +335,6 @@ class Http1Connection(asyncio.Protocol):
             self.reject(400, "the connection ended inside a request head")
         elif self._exchange is None:
             self._close()
-
-    def _shut(self) -> None:
-        """Close after the last reply, in a way that lets the client read it."""
-        if self._eof or self.peer.tls or not (self._lingering or self._upload is not None):
-            self._close()  # under TLS the loop discards what arrives until the client closes too
-            return
-        self._lingering = True
-        self._drop_upload()
-        self._buffer = b""
-        self._read(on=True)
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._alarm.set(self._now + self._limits.linger_s)
-
-    def _discard(self, count: int) -> None:
-        self._discarded += count
-        self._read(on=self._discarded <= self._limits.linger_bytes)
-
-    def _close(self) -> None:
-        self._closing = True
-        self._transport.close()
-        wait_s = self._limits.linger_s if self.peer.tls else self._limits.send_stall_timeout_s
-        self._alarm.set(self._clock() + wait_s)
 
     def _on_due(self) -> None:
         now = self._now = self._clock()
