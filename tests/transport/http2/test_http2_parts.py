@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from tests.transport.http2.application import GRPC, OK, FakeApplication, pattern
+from tests.transport.http2.application import GRPC, OK, TEXT, FakeApplication, pattern
 from tests.transport.http2.harness import (
     CANCEL,
     DATA,
@@ -13,6 +13,7 @@ from tests.transport.http2.harness import (
     ES,
     FRESH,
     HEADERS,
+    INTERNAL,
     NO_ERROR,
     REPLY,
     RST,
@@ -25,23 +26,23 @@ from tests.transport.http2.harness import (
     wu,
 )
 
-from servable.transport.exchange import Exchange, PartedReply, RepliesInParts
+from servable.transport.exchange import Exchange, PartedReply, RepliesInParts, ReplyHead
 from servable.transport.limits import KIB, MIB, Limits
 
 HOLD = block(b"/hold")
 
 
-def begin(exchange: Exchange) -> PartedReply:
+def begin(exchange: Exchange, head: ReplyHead = GRPC) -> PartedReply:
     assert isinstance(exchange, RepliesInParts)
-    return exchange.begin(GRPC)
+    return exchange.begin(head)
 
 
-def begun(window: int = 65535, flags: int = EH | ES) -> tuple[Session, Exchange, PartedReply]:
+def begun(window: int = 65535, flags: int = EH | ES, head: ReplyHead = GRPC) -> tuple[Session, Exchange, PartedReply]:
     session = Session(application=FakeApplication())
     session.start((4, window))
     session.feed(h(1, flags, HOLD) if flags & ES else h(1, flags, block(b"/earlyhold")))
     exchange = session.application.held[0]
-    return session, exchange, begin(exchange)
+    return session, exchange, begin(exchange, head)
 
 
 def sent(session: Session) -> list[Frame]:
@@ -172,6 +173,53 @@ def test_an_exchange_is_answered_once() -> None:
         with pytest.raises(RuntimeError):
             again()
     assert [f.kind for f in sent(session)] == [HEADERS, HEADERS]
+    session.assert_clean()
+
+
+@pytest.mark.parametrize("window", [0, 65535], ids=["something waits", "nothing waits"])
+def test_a_plain_reply_ends_without_trailers(window: int) -> None:
+    session, exchange, reply = begun(window, head=TEXT)
+    (head,) = sent(session)
+    fields = dict(session.fields(head))
+    assert b"date" in fields
+    assert b"content-length" not in fields
+    reply.write(b"one")
+    reply.finish()
+    frames = sent(session) + session.feed(settings((4, 65535)))
+    assert [(f.kind, f.flags, f.payload) for f in frames if f.stream] == [(DATA, 0, b"one"), (DATA, ES, b"")]
+    assert not exchange.cancelled
+    session.assert_alive(FRESH)
+    session.assert_clean()
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"POST", 204)])
+def test_replies_without_a_body_end_with_their_head_p005(method: bytes, status: int) -> None:
+    session = Session(application=FakeApplication())
+    session.start()
+    session.feed(h(1, EH | ES, block(b"/hold", method=method)))
+    exchange = session.application.held[0]
+    assert isinstance(exchange, RepliesInParts)
+    reply = exchange.begin(ReplyHead(status))
+    assert reply.write(b"never seen")
+    reply.finish()
+    assert [(f.kind, f.flags) for f in sent(session)] == [(HEADERS, EH | ES)]
+    session.assert_alive(FRESH)
+    session.assert_clean()
+
+
+@pytest.mark.parametrize("window", [0, 65535], ids=["something waits", "nothing waits"])
+def test_a_reply_that_fails_is_reset(window: int) -> None:
+    session, _, reply = begun(window)
+    reply.write(b"one")
+    sent(session)
+    reply.fail()
+    assert sent(session)[-1] == Frame(RST, 0, 1, INTERNAL.to_bytes(4, "big"))
+    assert session.application.cancelled == [], "it was the producer that gave up"
+    for again in (reply.finish, reply.fail):
+        with pytest.raises(RuntimeError):
+            again()
+    session.feed(settings((4, 65535)))
+    session.assert_alive(FRESH)
     session.assert_clean()
 
 
