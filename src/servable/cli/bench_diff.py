@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     old, new = read(arguments.old), read(arguments.new)
     found = compare(old, new, thresholds, allow_conflicts=arguments.allow_different)
     if arguments.json:
-        put_text(arguments, json.dumps(as_json(found), indent=2, allow_nan=False) + "\n")
+        put_text(json.dumps(as_json(found), indent=2, allow_nan=False) + "\n", arguments.out)
     else:
         report = difference_report(found, str(arguments.old), str(arguments.new))
-        put_report(arguments, report, changes_table(found))
+        put_report(report, changes_table(found), arguments.out, arguments.format)
     return MISSED if found.exceeded else DONE

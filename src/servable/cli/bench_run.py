@@ -125,11 +125,11 @@ def write(result: Result, arguments: argparse.Namespace) -> None:
         if path.suffix == ".json":
             path.write_bytes(encode(result))
         else:
-            put_report(argparse.Namespace(out=path, format=None), report, table)
+            put_report(report, table, path)
     if arguments.json:
         sys.stdout.write(encode(result).decode())
     else:
-        put_report(argparse.Namespace(out=None, format="text"), report, table)
+        put_report(report, table)
 
 
 async def _measure(plan: Plan, *, quiet: bool) -> Result:

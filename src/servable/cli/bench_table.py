@@ -30,13 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     path = find(arguments.result, arguments.results)
     if arguments.json:
         text = comparison.encode(comparison.read(path)) if _compares(path) else result.encode(result.read(path))
-        put_text(arguments, text.decode())
+        put_text(text.decode(), arguments.out)
     elif _compares(path):
         compared = comparison.read(path)
-        put_report(arguments, comparison_report(compared), comparison_table(compared.rows))
+        report, table = comparison_report(compared), comparison_table(compared.rows)
+        put_report(report, table, arguments.out, arguments.format)
     else:
         measured = result.read(path)
-        put_report(arguments, report_of(measured), steps_table(measured))
+        put_report(report_of(measured), steps_table(measured), arguments.out, arguments.format)
     return DONE
 
 

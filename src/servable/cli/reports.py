@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -20,29 +22,29 @@ def add_form(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def put_report(arguments: argparse.Namespace, report: Report, table: Table) -> None:
-    """Write a report as asked; ``table`` is the one that CSV is made of."""
-    form = arguments.format or _by_ending(arguments.out)
-    if arguments.out is None:
-        _write(form, report, table, sys.stdout)
+def put_report(report: Report, table: Table, out: Path | None = None, form: str | None = None) -> None:
+    """Write a report; ``table`` is the one that CSV is made of. Without ``form`` the file's ending says it."""
+    with _opened(out) as stream:
+        _write(form or _by_ending(out), report, table, stream)
+
+
+def put_text(text: str, out: Path | None = None) -> None:
+    """Write text that is ready, such as JSON."""
+    with _opened(out) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
         return
     try:
         # CSV brings its own line ends.
-        with arguments.out.open("w", encoding="utf-8", newline="") as out:
-            _write(form, report, table, out)
+        with out.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
     except OSError as error:
-        raise failed_precondition(f"cannot write {arguments.out}: {error.strerror}") from None
-
-
-def put_text(arguments: argparse.Namespace, text: str) -> None:
-    """Write text that is ready, such as JSON."""
-    if arguments.out is None:
-        sys.stdout.write(text)
-        return
-    try:
-        arguments.out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise failed_precondition(f"cannot write {arguments.out}: {error.strerror}") from None
+        raise failed_precondition(f"cannot write {out}: {error.strerror}") from None
 
 
 def _by_ending(out: Path | None) -> str:

@@ -50,7 +50,8 @@ def _line(cells: list[str]) -> str:
 
 
 def _cell(cell: Written) -> str:
-    return escape(plain_cell(cell))
+    # Numbers are ours, and their brackets make no link.
+    return plain_cell(cell) if cell.numeric else escape(plain_cell(cell))
 
 
 def _block(block: Block) -> Iterator[str]:
