@@ -82,8 +82,8 @@ class Contender:
         one_after_the_other_s = concurrency * lane.answer_s
         load = Load(
             concurrency=concurrency,
-            duration_s=min(_LONGEST_BLOCK_S, max(self._conditions.block_s, 2 * one_after_the_other_s)),
-            warmup_s=min(_LONGEST_WARMUP_S, max(self._conditions.warmup_s, 1.25 * one_after_the_other_s)),
+            duration_s=min(_LONGEST_BLOCK_S, max(self._conditions.block_s, one_after_the_other_s)),
+            warmup_s=min(_LONGEST_WARMUP_S, max(self._conditions.warmup_s, 1.1 * one_after_the_other_s)),
         )
         try:
             step = await lane.session.step(load)
@@ -94,9 +94,9 @@ class Contender:
             return None
         block = block_of(step, number)
         lane.blocks.setdefault(concurrency, []).append(block)
-        if not step.ok:
+        if not step.ok and step.errors + step.wrong:
             lane.reason = self._with_log(_complaint(step))
-        await self._quiet()
+        await self._quiet(lane, concurrency)
         return block
 
     def pause(self) -> None:
@@ -138,7 +138,7 @@ class Contender:
             threads=self._conditions.threads,
             batch_rows=self._conditions.batch_rows,
             batch_wait_ms=self._conditions.batch_wait_ms,
-            outputs=subject.signature.outputs,
+            outputs=dict(subject.signature.outputs),
         )
         limit = time.monotonic() + contestant.start_limit_s
         command = contestant.command(placement)
@@ -220,14 +220,14 @@ class Contender:
         if code is not None:
             raise failed_precondition(f"ended with exit code {code}")
 
-    async def _quiet(self) -> None:
+    async def _quiet(self, lane: Lane, concurrency: int) -> None:
         """Wait until the server has done what nobody waits for any more, so that it is in nobody's way."""
         if self._group is None:
             return
-        limit = time.monotonic() + _QUIET_LIMIT_S
+        limit = time.monotonic() + max(_QUIET_LIMIT_S, 2 * concurrency * lane.answer_s)
         last, at = _cpu_s(self._group), time.monotonic()
         while time.monotonic() < limit:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(max(0.1, 2 * lane.answer_s))
             spent, now = _cpu_s(self._group), time.monotonic()
             if spent - last < _QUIET_SHARE * (now - at):
                 return

@@ -68,10 +68,9 @@ class Ours(Contestant):
         return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
     def command(self, placement: Placement) -> Command:
-        """Serve the model directory above the artifact."""
-        root = placement.artifact.parent.parent if placement.artifact.is_file() else placement.artifact.parent
+        """Serve the artifact."""
         words = [
-            sys.executable, "-m", "servable", "serve", f"{placement.model}={root}",
+            sys.executable, "-m", "servable", "serve", f"{placement.model}={placement.artifact}",
             "--listen", f"{HOST}:{placement.ports[0]}", "--log_level", "warning",
             f"--tensorflow_intra_op_parallelism={placement.threads}", *self._options,
         ]  # fmt: skip
@@ -163,6 +162,9 @@ class PeerContestant(Contestant):
 
     def prepare(self, report: Report) -> None:
         """Make its environment."""
+        lacking = self._peer.lacking()
+        if lacking:
+            raise failed_precondition(lacking)
         if self._environment is not None:
             self._environment.install(report)
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
+LEAST = 3
+"""Two blocks say next to nothing of the noise: their interval would span decades."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and the bounds between which it lies with ``CONFIDENCE``; null where one block says nothing of noise."""
+    """A value and the bounds between which it lies with ``CONFIDENCE``; null where fewer than ``LEAST`` blocks are."""
 
     value: float
     low: float | None = None
@@ -23,13 +25,13 @@ class Estimate:
 
 
 def geometric_mean(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Return the geometric mean of positive values, with its interval from two values on."""
+    """Return the geometric mean of positive values, with its interval from ``LEAST`` on."""
     if not values or min(values) <= 0:
         raise ValueError(f"a geometric mean is of positive values, not of {list(values)}")
     logs = [math.log(value) for value in values]
     middle = math.fsum(logs) / len(logs)
-    if len(logs) == 1:
-        return Estimate(values[0])
+    if len(logs) < LEAST:
+        return Estimate(math.exp(middle))
     variance = math.fsum((one - middle) ** 2 for one in logs) / (len(logs) - 1)
     half = student_t(len(logs) - 1, confidence) * math.sqrt(variance / len(logs))
     return Estimate(math.exp(middle), math.exp(middle - half), math.exp(middle + half))

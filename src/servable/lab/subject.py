@@ -16,7 +16,7 @@ from servable.lab.asking import Asker
 from servable.lab.exchange import Sample
 from servable.lab.expectations import from_server
 from servable.lab.sources import read_samples
-from servable.lab.synthesis import Wanted, synthesize
+from servable.lab.synthesis import Wanted, synthesise
 from servable.lab.target import parse_endpoint
 from servable.zoo import catalog
 
@@ -63,7 +63,7 @@ async def served_subject(url: str, data: Path | None, *, rows: int = 1, count: i
     if data is not None:
         samples = read_samples(data, signature, rows, count)
     else:
-        samples = synthesize(signature, Wanted(batch=rows, samples=count))
+        samples = synthesise(signature, Wanted(batch=rows, samples=count))
     return Subject(endpoint.model.name, signature, await from_server(url, samples, "", None))
 
 

@@ -75,6 +75,10 @@ class Peer:
         """Return the file of its packages; ``None`` for a peer that is no Python package."""
         return REQUIREMENTS / f"{self.name}.txt"
 
+    def lacking(self) -> str:
+        """Return what it needs of this machine, beside packages, that is not there; empty: nothing."""
+        return ""
+
     def command(self, python: Path, placement: Placement) -> Command:
         """Say how to start it."""
         raise NotImplementedError

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import orjson
 
-from servable.core.errors import failed_precondition, internal
+from servable.core.errors import internal
 from servable.core.messages import ModelRef
 from servable.lab.exchange import Prepared, Sample, Tensors
 from servable.lab.peers.base import HOST, SERVERS, Command, Door, Peer, Placement
@@ -59,11 +59,13 @@ class TensorFlowModelServer(Peer):
         """It comes from the system's packages."""
         return None
 
+    def lacking(self) -> str:
+        """Look for the program."""
+        return "" if shutil.which(self.name) else f"there is no {self.name} on PATH"
+
     def command(self, python: Path, placement: Placement) -> Command:
         """Serve the directory of versions above the SavedModel."""
-        program = shutil.which(self.name)
-        if program is None:
-            raise failed_precondition(f"there is no {self.name} on PATH")
+        program = shutil.which(self.name) or self.name
         parameters = placement.folder / "batching.txt"
         parameters.write_text(
             f"max_batch_size {{ value: {placement.batch_rows} }}\n"
@@ -141,7 +143,7 @@ class MlServer(OpenInference):
         }  # fmt: skip
         (placement.folder / "settings.json").write_bytes(msgspec.json.encode(settings))
         (placement.folder / "model-settings.json").write_bytes(msgspec.json.encode(model))
-        words = [str(python), "-m", "mlserver.cli", "start", str(placement.folder)]
+        words = [str(python.parent / "mlserver"), "start", str(placement.folder)]
         return Command(words, self.environment(placement), placement.folder)
 
 
