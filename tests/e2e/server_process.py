@@ -36,11 +36,14 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 15.0
 class ServerProcess:
     """``servable serve`` with these arguments; on a free port of the loopback unless they name where to listen."""
 
+    program: tuple[str, ...] = ("servable", "serve")
+    """The module that is run, and its first arguments."""
+
     def __init__(self, *arguments: str | os.PathLike[str], environment: dict[str, str] | None = None) -> None:
         words = [str(argument) for argument in arguments]
         if not any(re.match(r"--(listen|port|rest_api_port|grpc_socket_path)\b", word) for word in words):
             words += ["--listen", "127.0.0.1:0"]
-        self.command = [sys.executable, "-m", "servable", "serve", *words]
+        self.command = [sys.executable, "-m", *self.program, *words]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # it is read until the server is killed
         self._log: bytes | None = None
         self._marked = 0
