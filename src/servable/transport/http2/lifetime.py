@@ -25,6 +25,8 @@ NEVER = float("inf")
 _SETTINGS_TIMEOUT_S = 30.0
 _LONGEST_SLEEP_S = 5.0
 """The timer looks this often even if nothing was due when it was set: streams do not set timers of their own."""
+_TICK_S = 0.001
+"""Loops count in milliseconds: a timer for less comes early, again and again until the time has come."""
 _MAX_REASON = 64
 _HIGH_WATER = 256 * KIB
 _LOW_WATER = 64 * KIB
@@ -249,7 +251,7 @@ class Lifetime(asyncio.Protocol, ABC, Generic[S]):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = when
-            self._timer = self.loop.call_later(max(0.0, when - self._clock()), self._tick)
+            self._timer = self.loop.call_later(max(_TICK_S, when - self._clock()), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
