@@ -131,14 +131,15 @@ class Server:
         streamed = PredictStreamedService(self.inference, meter, tensor_content=tensor_content, check=check)
         reload = ReloadService(self.reload, partial(first_value, self.metrics.registry))
         more = {
-            **self.health.routes(), **reflection.routes(), **ExampleService(examples, meter).routes(), **reload.routes(),
-            **streamed.routes(self.streams),
+            **self.health.routes(), **reflection.routes(), **ExampleService(examples, meter).routes(),
+            **reload.routes(), **streamed.routes(self.streams),
         }  # fmt: skip
         grpc = GrpcApplication(
             self.inference,
             self.manager,
             meter,
             more,
+            self.settings.reply_compression(),
             tensor_content=tensor_content,
             check=check,
         )

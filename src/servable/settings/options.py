@@ -188,6 +188,11 @@ class ServeOptions:
         metavar="N",
         least=0,
     )
+    grpc_compression: str = _option(
+        "off",
+        "compress replies over gRPC that become smaller by it, for clients that accept the encoding",
+        choices=("off", "gzip", "deflate"),
+    )
     enable_signature_method_name_check: bool = _option(
         False, "refuse signatures whose method name is not that of the method that was called"
     )

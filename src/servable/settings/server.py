@@ -16,7 +16,7 @@ from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.plans import BatchingOptions
 from servable.settings.batching import POOL_WITHOUT_FILE, BatchingChoice, read_batching_parameters
 from servable.settings.channel_arguments import channel_arguments
-from servable.settings.models import ServedModel, models_of, named_models, read_model_config_file, together
+from servable.settings.models import ServedModel, idle_fields, models_of, named_models, read_model_config_file, together
 from servable.settings.options import ServeOptions
 from servable.settings.text_files import TextMessage
 from servable.settings.tfserving_files import (
@@ -84,6 +84,10 @@ class ServeSettings(ServeOptions):
             gzip_bytes=self.rest_api_gzip_bytes,
             metrics_path=self.metrics_path(),
         )
+
+    def reply_compression(self) -> bytes | None:
+        """Return the encoding of replies over gRPC, for clients that accept it."""
+        return None if self.grpc_compression == "off" else self.grpc_compression.encode()
 
     def metrics_path(self) -> str:
         """Return where the REST ports show metrics in TensorFlow Serving's names; "" is nowhere."""
@@ -214,6 +218,8 @@ class ServeSettings(ServeOptions):
         """Return a line for each flag of TensorFlow Serving, and each field of its files, that has no effect here."""
         lines = [idle_line(name) for name in dict.fromkeys(self.without_effect) if not IDLE[name].refused]
         lines += channel_arguments(self.grpc_channel_arguments).idle
+        if self.model_config_file:
+            lines += idle_fields(Path(self.model_config_file))
         if self.ssl_config_file:
             lines += read_ssl_config(Path(self.ssl_config_file))[1]
         if self.platform_config_file:
