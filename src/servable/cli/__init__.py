@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+DONE, FAILED, WRONG_USAGE, MISSED = 0, 1, 2, 3
 
 COMMANDS = {
     "serve": ("servable.cli.serve", "serve models over gRPC and REST"),
@@ -33,7 +33,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="servable",
         description="Takes a trained model and makes it a fast, verified, measured service.",
-        epilog="exit codes: 0 done, 1 failed, 2 wrong usage",
+        epilog="exit codes: 0 done, 1 failed, 2 wrong usage, 3 an objective or threshold was missed",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from servable.cli import DONE, FAILED
+from servable.cli import DONE, FAILED, MISSED
 from servable.cli.bench_options import plan_of
 from servable.cli.bench_progress import ProgressLine
 from servable.cli.reports import put_report
@@ -17,7 +17,6 @@ from servable.lab.plan import SCENARIOS, Plan
 from servable.lab.result import Result, encode
 from servable.lab.target import WIRES
 
-MISSED = 3
 INTERRUPTED = 130
 
 

@@ -55,7 +55,7 @@ class Schedule:
             raise invalid_argument(
                 f"{self.mean_rate_per_s:g}/s for {duration_s:g} s are more than {MOST_REQUESTS:,} requests"
             )
-        found = (self._seconds(duration_s) * 1e9).astype(np.int64)
+        found = np.round(self._seconds(duration_s) * 1e9).astype(np.int64)
         return found[share::shares]
 
     def _seconds(self, duration_s: float) -> npt.NDArray[np.float64]:

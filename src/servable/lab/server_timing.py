@@ -10,7 +10,7 @@ from servable.transport.exchange import Field
 
 NAME = b"server-timing"
 _METRIC = re.compile(rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*((?:;[^,\"]*(?:\"[^\"]*\"[^,\"]*)*)?)(?:,|$)")
-_DUR = re.compile(rb";\s*dur\s*=\s*\"?([0-9.eE+-]+)\"?", re.IGNORECASE)
+_PARAMETER = re.compile(rb";\s*([^=;\s]+)\s*=\s*(?:\"([^\"]*)\"|([^;\s]*))")
 
 
 def told_in(fields: tuple[Field, ...]) -> Told | None:
@@ -23,11 +23,10 @@ def parse(value: bytes) -> Told | None:
     """Read the value of a ``Server-Timing`` field; durations are in ms there. Other metrics are passed over."""
     durations: dict[bytes, int] = {}
     for name, parameters in _METRIC.findall(value):
-        duration = _DUR.search(parameters)
-        if duration is not None and name not in durations:
-            nanoseconds = _nanoseconds(duration[1])
+        for key, quoted, plain in _PARAMETER.findall(parameters):
+            nanoseconds = _nanoseconds(quoted or plain) if key.lower() == b"dur" else None
             if nanoseconds is not None:
-                durations[name] = nanoseconds
+                durations.setdefault(name, nanoseconds)
     told = Told(durations.get(b"queue", -1), durations.get(b"compute", -1))
     return None if told == (-1, -1) else told
 
