@@ -6,14 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
-from servable.cli import DONE
+from servable.cli import DONE, MISSED
 from servable.cli.reports import add_form, put_report, put_text
 from servable.lab.difference import compare
 from servable.lab.difference_page import as_json, changes_table, difference_report
 from servable.lab.result import read
 from servable.lab.thresholds import METRICS, parse_threshold
-
-MISSED = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
