@@ -30,6 +30,8 @@ UNLIMITED: Final = 2**31 - 1
 _MAX_MESSAGE_BYTES = 1024
 _MAX_TIMEOUT_S = 10 * 365 * 86400.0
 _MAX_GZIP_MEMBERS = 16
+_STEP_IN, _STEP_OUT = 64 * 1024, 1024 * 1024
+"""Bytes that are decompressed at once: the interpreter's lock is held while a step's output is put together."""
 _WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _UNITS_NS = ((b"n", 1), (b"u", 10**3), (b"m", 10**6), (b"S", 10**9), (b"M", 60 * 10**9))
@@ -156,25 +158,29 @@ def decompress(data: bytes | memoryview, encoding: bytes | None, limit: int = UN
     check_encoding(encoding)
     if encoding is None or encoding == b"identity":
         raise internal("Compressed flag set with identity or empty encoding")
-    pieces = []
-    left = limit
-    rest = bytes(data)
+    pieces: list[bytes] = []
+    left, position = limit, 0
     for _ in range(_MAX_GZIP_MEMBERS if encoding == b"gzip" else 1):
         stream = zlib.decompressobj(_WINDOW_BITS[encoding])
-        try:
-            piece = stream.decompress(rest, left + 1)
-        except zlib.error as failure:
-            raise internal(f"the message is not valid {encoding.decode()}: {failure}") from None
-        left -= len(piece)
-        if left < 0:
-            raise ServingError(Code.RESOURCE_EXHAUSTED, f"received message after decompression larger than max {limit}")
-        if not stream.eof:
-            raise internal(f"the message is not valid {encoding.decode()}: it ends too early")
-        pieces.append(piece)
-        rest = stream.unused_data
-        if not rest:
+        while not stream.eof:
+            part = stream.unconsumed_tail or data[position : position + _STEP_IN]
+            if part is not stream.unconsumed_tail:
+                position += len(part)
+            try:
+                piece = stream.decompress(part, _STEP_OUT)
+            except zlib.error as failure:
+                raise internal(f"the message is not valid {encoding.decode()}: {failure}") from None
+            if not (part or piece or stream.eof):
+                raise internal(f"the message is not valid {encoding.decode()}: it ends too early")
+            left -= len(piece)
+            if left < 0:
+                message = f"received message after decompression larger than max {limit}"
+                raise ServingError(Code.RESOURCE_EXHAUSTED, message)
+            pieces.append(piece)
+        position -= len(stream.unused_data)
+        if position == len(data):
             return b"".join(pieces)
-    raise internal(f"the message is not valid {encoding.decode()}: {len(rest)} bytes follow its end")
+    raise internal(f"the message is not valid {encoding.decode()}: {len(data) - position} bytes follow its end")
 
 
 def compress(message: bytes, encoding: bytes) -> bytes:
