@@ -54,6 +54,7 @@ def heads() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
         "flat": (given, {"outputs": value}, REGRESS),
         "extra": (given, {"scores": scores, "logits": logits}, PREDICT),
         "predict": ({"x": x}, {"y": tf.matmul(x, weights)}, PREDICT),
+        "unnamed": ({"x": x}, {"y": tf.matmul(x, weights)}, ""),
         "features": (given, dict(parsed), PREDICT),
         # What Classify and Regress refuse.
         "wide": (given, {"outputs": logits}, REGRESS),

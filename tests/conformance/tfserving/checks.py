@@ -40,6 +40,10 @@ class Api(serving_api_checks.Api):
 
     def __init__(self, address: str, *arguments: str) -> None:
         super().__init__(address, with_tensorflow=False)
+        self.get_model_metadata: Any
+        self.get_model_status: Any
+        self.classification: Any
+        self.model_management: Any
         self.regression: Any = importlib.import_module("tensorflow_serving.apis.regression_pb2")
         self.inference: Any = importlib.import_module("tensorflow_serving.apis.inference_pb2")
         self.example: Any = importlib.import_module("tensorflow.core.example.example_pb2")

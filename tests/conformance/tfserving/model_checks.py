@@ -1,0 +1,123 @@
+"""What gRPC says of models, by TensorFlow Serving's stubs: ``model_checks ADDRESS``."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import grpc
+from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+
+
+def metadata(api: Api, model: str, *fields: str) -> Any:
+    request = api.get_model_metadata.GetModelMetadataRequest(metadata_field=fields)
+    request.model_spec.name = model
+    return request
+
+
+def ask(api: Api, request: Any) -> Any:
+    return api.prediction.GetModelMetadata(request, TIMEOUT_S)
+
+
+def check_metadata_has_every_signature(api: Api) -> None:
+    for label in (False, True):
+        request = metadata(api, "heads", "signature_def", "signature_def")
+        if label:
+            request.model_spec.version_label = "stable"
+        request.model_spec.signature_name = "flat"
+        reply = ask(api, request)
+        spec = reply.model_spec
+        assert (spec.name, spec.version.value, spec.signature_name, spec.version_label) == ("heads", 1, "", "")
+        assert list(reply.metadata) == ["signature_def"]
+        packed = reply.metadata["signature_def"]
+        assert packed.type_url == "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+        found = api.get_model_metadata.SignatureDefMap()
+        assert packed.Unpack(found)
+        assert len(found.signature_def) == 24, sorted(found.signature_def)
+        flat = found.signature_def["flat"]
+        assert flat.method_name == "tensorflow/serving/regress"
+        assert (flat.inputs["inputs"].name, flat.inputs["inputs"].dtype) == ("examples:0", 7)
+        assert [dim.size for dim in flat.inputs["inputs"].tensor_shape.dim] == [-1]
+        assert found.signature_def["unnamed"].method_name == ""
+
+
+def check_metadata_errors(api: Api) -> None:
+    fails = functools.partial(api.fails, code=INVALID)
+    none = api.get_model_metadata.GetModelMetadataRequest(metadata_field=["signature_def"])
+    fails(lambda: ask(api, none), text="Missing ModelSpec")
+    fails(lambda: ask(api, metadata(api, "", "signature_def")), text="ModelSpec has no name specified.")
+    # What is asked is looked at before the model.
+    fails(
+        lambda: ask(api, metadata(api, "nonesuch")),
+        text="GetModelMetadataRequest must specify at least one metadata_field",
+    )
+    fails(
+        lambda: ask(api, metadata(api, "nonesuch", "signature_def", "graph")),
+        text="Metadata field graph is not supported",
+    )
+    api.fails(
+        lambda: ask(api, metadata(api, "nonesuch", "signature_def")),
+        NOT_FOUND,
+        "Servable not found for request: Latest(nonesuch)",
+    )
+
+
+def status(api: Api, name: str, version: int | None = None, label: str | None = None) -> Any:
+    request = api.get_model_status.GetModelStatusRequest()
+    request.model_spec.name = name
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
+    return api.models.GetModelStatus(request, TIMEOUT_S).model_version_status
+
+
+def check_status_of_versions(api: Api) -> None:
+    for arguments, versions in (
+        ((), [3, 1]),
+        ((1,), [1]),
+        ((None, "old"), [1]),
+        ((None, "a b"), [3]),
+    ):
+        found = status(api, "half_plus_two", *arguments)
+        assert [each.version for each in found] == versions
+        for each in found:
+            assert each.state == api.get_model_status.ModelVersionStatus.AVAILABLE
+            assert each.HasField("status")
+            assert (each.status.error_code, each.status.error_message) == (0, "")
+
+
+def check_status_errors(api: Api) -> None:
+    request = api.get_model_status.GetModelStatusRequest()
+    api.fails(lambda: api.models.GetModelStatus(request, TIMEOUT_S), INVALID, "Missing ModelSpec")
+    api.fails(lambda: status(api, ""), INVALID, "ModelSpec has no name specified.")
+    api.fails(lambda: status(api, "nonesuch"), NOT_FOUND, "Could not find any versions of model nonesuch")
+    api.fails(lambda: status(api, "half_plus_two", 2), NOT_FOUND, "Could not find version 2 of model half_plus_two")
+
+
+def check_predict_by_version_and_label(api: Api) -> None:
+    request = api.request("half_plus_two", x=api.typed("DT_FLOAT", [1, 1], float_val=[1.0]))
+    assert api.call(request).model_spec.version.value == 3
+    for label, version in (("old", 1), ("a b", 3)):
+        request.model_spec.version_label = label
+        spec = api.call(request).model_spec
+        assert (spec.version.value, spec.version_label) == (version, "")
+    request.model_spec.version.value = 1
+    assert api.call(request).model_spec.version.value == 1
+    request.model_spec.version_label = ""
+    api.fails(lambda: api.call(request), INVALID, "Unrecognized servable version label: ")
+
+
+def check_resources_and_variants_are_refused(api: Api) -> None:
+    for dtype in ("DT_RESOURCE", "DT_VARIANT", "DT_FLOAT_REF"):
+        request = api.request("half_plus_two", x=api.typed(dtype, [1, 1]))
+        api.fails(functools.partial(api.call, request), INVALID, "tensor parsing error: x")
+
+
+CHECKS = checks_in(globals())
+
+if __name__ == "__main__":
+    main(CHECKS)
