@@ -6,6 +6,7 @@ import argparse
 import functools
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,9 +42,9 @@ def test_links_lead_somewhere(path: Path) -> None:
 def commands(text: str) -> Iterator[list[str]]:
     for block in re.findall(r"```(?:sh|bash)?\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines():
-            words = line.strip().removeprefix("$ ").split()
-            if words and words[0] == "servable":
-                yield words[1:]
+            line = line.strip().removeprefix("$ ")
+            if line.startswith("servable "):
+                yield (shlex.split(line) if '"' in line else line.split())[1:]
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.certificates import Authority, needs_openssl
 
+from servable.cli.flags_page import CONFIG_PAGE, config_page
 from servable.core.errors import Code, ServingError
 from servable.lifecycle.config import All, Latest, Specific
 from servable.observe.log_options import RequestLogOptions
@@ -87,6 +88,14 @@ def test_policies_labels_and_logs(tmp_path: Path) -> None:
     assert (b.config.base_path, b.config.policy) == (Path("/b"), Specific((7, 5)))
     assert dict(b.config.labels) == {"stable": 5, "canary": 7}
     assert b.request_log == RequestLogOptions("/l/b", 0.01)
+
+
+def test_fields_of_models_without_effect_are_named(tmp_path: Path) -> None:
+    text = """model_config_list { config { name: "a" base_path: "/a" logging_config {
+      log_collector_config { filename_prefix: "/l" } sampling_config { attributes: 3 } } } }"""
+    assert settings(tmp_path, "model_config_file", SEED_MODELS).idle_lines() == []
+    (line,) = settings(tmp_path, "model_config_file", text).idle_lines()
+    assert line.startswith(f"{tmp_path}/f.config:2:72: attributes: accepted, no effect because requests carry neither")
 
 
 WRONG_MODELS = [
@@ -390,6 +399,10 @@ def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, words: str) ->
 
 
 # -- the table of fields ------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_fields_is_the_generated_one() -> None:
+    assert CONFIG_PAGE.read_text() == config_page(), "run: make flags"
 
 
 def test_every_field_is_in_the_table() -> None:

@@ -12,6 +12,7 @@ from servable.core.errors import ServingError, invalid_argument
 from servable.lifecycle.config import All, Latest, ModelConfig, Policy, Specific, resolve_path
 from servable.observe.log_options import RequestLogOptions
 from servable.serving.batching_parameters import BatchingParameters
+from servable.settings.config_fields import MODEL_SERVER, idle_reason
 from servable.settings.text_files import TextMessage, read_text_message
 
 LIST = ("model_config_list", 0, "config")
@@ -64,6 +65,17 @@ def models_of(found: TextMessage) -> list[ServedModel]:
             raise found.wrong(error, *LIST, index, "name", 0)
         seen.add(model.name)
     return models
+
+
+def idle_fields(path: Path) -> list[str]:
+    """Return a line for each field of a file of models that was given and changes nothing."""
+    found = read_text_message(path, protos.serving.ModelServerConfig)
+    reason = idle_reason(MODEL_SERVER["SamplingConfig.attributes"])
+    return [
+        f"{found.source}:{place}: attributes: accepted, no effect because {reason}"
+        for field_path, place in found.places.items()
+        if field_path[-2] == "attributes"
+    ]
 
 
 def _served_model(found: TextMessage, index: int) -> ServedModel:
