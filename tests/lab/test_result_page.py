@@ -106,11 +106,13 @@ def test_percentiles_that_no_answer_supports_are_not_shown() -> None:
     assert "p99.9" not in row
 
 
-def test_what_a_closed_loop_hides_is_said() -> None:
-    step = measured.step("1 in flight", 500, 2.0)
-    stalled = replace(step, corrected=replace(step.latency, p99_ms=250.0))
-    assert "would have met 250 ms" in " ".join(notices(report_of(measured.result(stalled)), Tone.WARNING))
-    assert not notices(report_of(measured.result(replace(step, corrected=step.latency))), Tone.WARNING)
+def test_what_holds_for_several_loads_is_said_once() -> None:
+    steps = [replace(measured.step(f"{n} in flight", 500, 2.0), steady=False, notes=("busy",)) for n in (1, 2)]
+    report = report_of(measured.result(*steps))
+    assert notices(report, Tone.WARNING) == [
+        "1 in flight, 2 in flight: rate or median still moved during the measurement."
+    ]
+    assert notices(report, Tone.PLAIN) == ["1 in flight, 2 in flight: busy"]
 
 
 def test_the_histogram_counts_every_right_answer() -> None:

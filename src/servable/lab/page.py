@@ -63,7 +63,7 @@ def judge(result: Result) -> tuple[Tone, str]:
         share = quantity((result.errors + result.wrong) / total, SHARE)
         return Tone.BAD, f"{' and '.join(failed)} of {total:,} requests ({share})"
     if any(step.client.bottleneck for step in result.steps):
-        return Tone.WARNING, f"All {total:,} answers right, but the client was the bottleneck"
+        return Tone.WARNING, f"All {total:,} requests succeeded, but the client was the bottleneck"
     if not verified:
         return Tone.WARNING, f"All {total:,} requests succeeded; no answer was compared with what was expected"
     return Tone.GOOD, f"All {total:,} requests succeeded; {verified:,} answers were compared, all right"
@@ -88,7 +88,7 @@ def _headline(result: Result) -> Figures:
     note = f"{result.errors:,} errors, {result.wrong:,} wrong answers"
     items.append(Figure("Failures", number(failed), note, Tone.BAD if failed else Tone.GOOD))
     verified = sum(step.verified for step in result.steps)
-    against = f"with {result.scenario.expect}" if result.scenario.expect else "only checked for success"
+    against = f"with {_expected(result.scenario)}" if result.scenario.expect else "only checked for success"
     items.append(Figure("Answers compared", number(verified), against, Tone.PLAIN if verified else Tone.WARNING))
     return Figures(items)
 
@@ -98,37 +98,41 @@ def _ms(value: float, step: Step) -> str:
 
 
 def doubts(result: Result) -> Iterator[Notice]:
-    """Yield what speaks against the numbers, the worst first."""
+    """Yield what speaks against the numbers, the worst first; what is said of several steps is said once."""
+    said: dict[tuple[Tone, str], list[str]] = {}
     for step in result.steps:
-        if step.wrong:
-            text = f"{step.label}: {step.wrong:,} answers were wrong. A server that answers wrongly has no speed."
-            yield Notice(text, Tone.BAD)
-        if step.errors:
-            share = quantity(step.errors / max(1, step.ok + step.errors + step.wrong), SHARE)
-            kinds = "; ".join(f"{kind.count:,} {kind.code}" for kind in step.error_kinds[:3])
-            yield Notice(f"{step.label}: {share} of the requests failed ({kinds or 'no reason told'}).", Tone.BAD)
-    for step in result.steps:
-        if step.client.bottleneck:
-            why = step.client.reason or f"it used {quantity(step.client.cpu_share, SHARE)} of a core"
-            yield Notice(f"{step.label}: the client was the bottleneck, not the server: {why}.")
-        if step.cpu_steal_share is not None and step.cpu_steal_share > STEAL_SHARE:
-            share = quantity(step.cpu_steal_share, SHARE)
-            yield Notice(f"{step.label}: the hypervisor took {share} of the CPU time from this machine.")
-        if step.steady is False:
-            yield Notice(f"{step.label}: rate or median still moved during the measurement.")
-        if step.unfinished:
-            yield Notice(f"{step.label}: {step.unfinished:,} requests had no answer when it ended; see how many.")
-        hidden = step.corrected
-        if hidden is not None and step.latency.count and hidden.p99_ms > 1.5 * step.latency.p99_ms:
-            seen, met = (quantity(value / 1e3, SECONDS) for value in (step.latency.p99_ms, hidden.p99_ms))
-            text = f"{step.label}: a closed loop waits while the server stalls. p99 reads {seen}; "
-            yield Notice(text + f"clients that keep to a schedule would have met {met}.")
-        for note in step.notes:
-            yield Notice(f"{step.label}: {note}", Tone.PLAIN)
-    if result.interrupted:
-        yield Notice("The run was stopped by hand: its last step is shorter than asked.")
+        for tone, text in _doubts_of(step):
+            said.setdefault((tone, text), []).append(step.label)
+    for wanted in (Tone.BAD, Tone.WARNING, Tone.PLAIN):
+        for (tone, text), labels in said.items():
+            if tone is wanted:
+                where = "all loads" if len(labels) == len(result.steps) > 3 else ", ".join(labels)
+                yield Notice(f"{where}: {text}", tone)
+        if wanted is Tone.WARNING and result.interrupted:
+            yield Notice("The run was stopped by hand: its last step is shorter than asked.")
     for note in result.notes:
         yield Notice(note, Tone.PLAIN)
+
+
+def _doubts_of(step: Step) -> Iterator[tuple[Tone, str]]:
+    if step.wrong:
+        yield Tone.BAD, f"{step.wrong:,} answers were wrong. A server that answers wrongly has no speed."
+    if step.errors:
+        share = quantity(step.errors / (step.ok + step.errors + step.wrong), SHARE)
+        kinds = "; ".join(f"{kind.count:,} {kind.code}" for kind in step.error_kinds[:3])
+        yield Tone.BAD, f"{share} of the requests failed ({kinds or 'no reason told'})."
+    if step.client.bottleneck:
+        why = step.client.reason or f"it used {quantity(step.client.cpu_share, SHARE)} of a core"
+        yield Tone.WARNING, f"the client was the bottleneck, not the server: {why}."
+    if step.cpu_steal_share is not None and step.cpu_steal_share > STEAL_SHARE:
+        share = quantity(step.cpu_steal_share, SHARE)
+        yield Tone.WARNING, f"the hypervisor took {share} of the CPU time from this machine."
+    if step.steady is False:
+        yield Tone.WARNING, "rate or median still moved during the measurement."
+    if step.unfinished:
+        yield Tone.WARNING, f"{step.unfinished:,} requests had no answer when it ended, and count nowhere."
+    for note in step.notes:
+        yield Tone.PLAIN, note
 
 
 def _steps_note(result: Result) -> str:
@@ -211,7 +215,7 @@ def _conditions(result: Result) -> Section:
             _client_words(scenario),
         ),
         ("Data", f"{scenario.data or 'not told'}, {scenario.samples:,} different requests"),
-        ("Answers", f"compared with {scenario.expect}" if scenario.expect else "checked for success only"),
+        ("Answers", f"compared with {_expected(scenario)}" if scenario.expect else "checked for success only"),
         *machine_facts(result.machine),
         ("CPU steal", quantity(max(steal), SHARE) + " at most in a step" if steal else "not known"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))),
@@ -221,6 +225,10 @@ def _conditions(result: Result) -> Section:
     if result.command:
         blocks.append(Facts([("Command", shlex.join(result.command))], code=True))
     return Section("Conditions", blocks)
+
+
+def _expected(scenario: Scenario) -> str:
+    return "the first answer to each request" if scenario.expect == "first" else scenario.expect
 
 
 def machine_facts(machine: Machine) -> list[tuple[str, str]]:
