@@ -143,3 +143,14 @@ def test_nothing_heavy_is_imported(model: Path) -> None:
     script = f"import sys; from servable.cli import main; main(sys.argv[1:]); sys.exit(str({heavy} or 'none'))"
     command = [sys.executable, "-c", script, "doctor", str(model), "--listen=127.0.0.1:0"]
     assert subprocess.run(command, check=False, capture_output=True, text=True).stderr == "none\n"
+
+
+def test_files_of_tensorflow_serving_that_are_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "f.config"
+    file.write_text("max_batch_size { value: -1 }")
+    finding = found("batching", batching_parameters_file=str(file), enable_batching=True)
+    assert (finding.state, finding.found) == (State.FAILS, f"{file}:1:1: max_batch_size must be positive; was -1")
+    assert found("metrics", monitoring_path="m").state is State.FAILS
+    assert found("limits", grpc_channel_arguments="x").state is State.FAILS
+    idle = found("--num_tflite_pools", without_effect=("num_tflite_pools",))
+    assert (idle.state, idle.found) == (State.OK, "no effect")

@@ -245,3 +245,18 @@ def test_it_is_a_command_of_the_package() -> None:
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["scripts"]["tensorflow_model_server"] == "servable.cli.tensorflow_model_server:main"
+
+
+@pytest.mark.parametrize(
+    ("environment", "level"),
+    [
+        ({}, "info"),
+        ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "info"),
+        ({"TF_CPP_MIN_LOG_LEVEL": "1"}, "warning"),
+        ({"TF_CPP_MIN_LOG_LEVEL": "3"}, "error"),
+        ({"TF_CPP_MIN_LOG_LEVEL": "x"}, "info"),
+        ({"TF_CPP_MAX_VLOG_LEVEL": "2", "TF_CPP_MIN_LOG_LEVEL": "3"}, "debug"),
+    ],
+)
+def test_it_takes_tensorflows_log_levels(environment: dict[str, str], level: str) -> None:
+    assert alias._log_level(environment) == level

@@ -56,6 +56,7 @@ def examine(settings: ServeSettings) -> Iterator[Finding]:
     yield _open_files()
     yield from _ports(settings)
     yield from _tls(settings)
+    yield from _files(settings)
     yield from _models(settings)
     yield from _large_values(settings)
 
@@ -163,6 +164,26 @@ def _tls(settings: ServeSettings) -> Iterator[Finding]:
             )
     except ServingError as error:
         yield Finding(State.FAILS, "TLS", error.message)
+
+
+def _files(settings: ServeSettings) -> Iterator[Finding]:
+    """TensorFlow Serving's files but those of models and TLS, and what in all of them has no effect."""
+    for subject, read in (
+        ("batching", settings.batching_choice),
+        ("metrics", settings.metrics_path),
+        ("engines' threads", settings.engine_options),
+        ("limits", settings.limits),
+    ):
+        try:
+            read()
+        except ServingError as error:
+            yield Finding(State.FAILS, subject, error.message)
+    try:
+        for line in settings.idle_lines():
+            where, _, why = line.partition(": accepted, no effect because ")
+            yield Finding(State.OK, where, "no effect", why)
+    except ServingError:
+        return  # it is said above, or of TLS or the models
 
 
 def _models(settings: ServeSettings) -> Iterator[Finding]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from servable.cli import WRONG_USAGE
@@ -13,6 +14,8 @@ from servable.core.errors import ServingError, invalid_argument
 from servable.settings import ServeSettings, add_flags, read_settings, spell_out
 
 DEFAULTS = {"host": "0.0.0.0", "port": 8500}  # noqa: S104  # as TensorFlow Serving's, which nobody reaches otherwise
+LOG_LEVELS = ("info", "warning", "error", "error")
+"""What ``TF_CPP_MIN_LOG_LEVEL`` counts."""
 NOT_STARTED = 255
 """What TensorFlow Serving ends with when it cannot start."""
 
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_USAGE
     given = {name: value for name, value in vars(parser.parse_args(words)).items() if name != "version"}
     try:
-        settings = read_settings(given, defaults=DEFAULTS)
+        settings = read_settings(given, defaults={**DEFAULTS, "log_level": _log_level(os.environ)})
         _check(settings)
         return serve(settings) and NOT_STARTED
     except ServingError as error:
@@ -55,6 +58,14 @@ def _check(settings: ServeSettings) -> None:
         )
     if not (settings.model_config_file or settings.model_base_path or settings.models or settings.tables):
         raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
+
+
+def _log_level(environment: Mapping[str, str]) -> str:
+    """Return the level that TensorFlow's variables ask for; what they say wrongly is passed over, as there."""
+    least, verbose = (environment.get(f"TF_CPP_{name}_LEVEL", "") for name in ("MIN_LOG", "MAX_VLOG"))
+    if verbose.isdecimal() and int(verbose):
+        return "debug"
+    return LOG_LEVELS[min(int(least), len(LOG_LEVELS) - 1)] if least.isdecimal() else LOG_LEVELS[0]
 
 
 def _versions() -> str:
