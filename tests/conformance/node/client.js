@@ -10,14 +10,18 @@ const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 
 const [address, protos] = process.argv.slice(2);
-const definition = loader.loadSync("servable/serving_apis.proto", {
+const files = ["serving_apis", "grpc_health", "grpc_reflection_v1", "grpc_reflection_v1alpha"];
+const definition = loader.loadSync(files.map((name) => `servable/${name}.proto`), {
   includeDirs: [protos],
   keepCase: true,
   enums: String,
   longs: String,
   defaults: true,
+  oneofs: true,
 });
-const { PredictionService, ModelService } = grpc.loadPackageDefinition(definition).tensorflow.serving;
+const loaded = grpc.loadPackageDefinition(definition);
+const { PredictionService, ModelService } = loaded.tensorflow.serving;
+const { reflection, health: { v1: health } } = loaded.grpc;
 const UNBOUNDED = { "grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1 };
 
 function open(Service, options = {}) {
@@ -134,6 +138,51 @@ const checks = {
     }
   },
 
+  async conversation_with_reflection() {
+    for (const version of ["v1", "v1alpha"]) {
+      const client = open(reflection[version].ServerReflection);
+      const talk = client.ServerReflectionInfo({ deadline: Date.now() + 15000 });
+      const status = new Promise((resolve) => talk.on("status", resolve));
+      const replies = talk[Symbol.asyncIterator]();
+      const ask = async (question) => {
+        talk.write(question);
+        return (await replies.next()).value;
+      };
+      const listed = (await ask({ list_services: "" })).list_services_response.service.map(({ name }) => name);
+      assert.ok(listed.includes("tensorflow.serving.PredictionService"), listed.join());
+      for (const name of listed) {
+        const reply = await ask({ file_containing_symbol: name });
+        assert.equal(reply.message_response, "file_descriptor_response", name);
+      }
+      const wrong = await ask({ file_containing_symbol: "x".repeat(50000) });
+      assert.equal(wrong.error_response.error_code, grpc.status.NOT_FOUND);
+      assert.equal(wrong.original_request.file_containing_symbol.length, 50000);
+      // Far more at once than the windows of either side hold.
+      const symbol = "y".repeat(60000);
+      for (let count = 0; count < 100; count += 1) talk.write({ file_containing_symbol: symbol });
+      for (let count = 0; count < 100; count += 1) {
+        const { value } = await replies.next();
+        assert.equal(value.original_request.file_containing_symbol, symbol);
+      }
+      talk.end();
+      assert.ok((await replies.next()).done);
+      assert.equal((await status).code, grpc.status.OK);
+      client.close();
+    }
+  },
+
+  async health_is_watched() {
+    const client = open(health.Health);
+    assert.deepEqual(await call(client, "Check", { service: "" }), { status: "SERVING" });
+    const watch = client.Watch({ service: "tensorflow.serving.ModelService" });
+    const first = await new Promise((resolve, reject) => watch.on("data", resolve).on("error", reject));
+    assert.deepEqual(first, { status: "SERVING" });
+    const ended = new Promise((resolve) => watch.on("error", resolve));
+    watch.cancel();
+    assert.equal((await ended).code, grpc.status.CANCELLED);
+    client.close();
+  },
+
   async pings_while_a_call_runs() {
     const client = open(PredictionService, { "grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 5000 });
     const reply = await call(client, "Predict", slow(1200));
@@ -142,8 +191,12 @@ const checks = {
   },
 
   async method_that_is_not_served() {
-    const request = { model_spec: { name: "half_plus_two" }, input: {} };
-    await fails(call(prediction, "Classify", request), grpc.status.UNIMPLEMENTED);
+    const empty = () => Buffer.alloc(0);
+    const path = "/tensorflow.serving.PredictionService/Guess";
+    const answer = new Promise((resolve, reject) => {
+      prediction.makeUnaryRequest(path, empty, empty, {}, (error, reply) => (error ? reject(error) : resolve(reply)));
+    });
+    await fails(answer, grpc.status.UNIMPLEMENTED);
   },
 };
 
