@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from tests.certificates import Authority, needs_openssl
 from tests.e2e.live_models import LiveModels
 from tests.e2e.server_process import ServerProcess, wait_until
 
@@ -88,18 +90,18 @@ def model(models: LiveModels, tmp_path: Path) -> Path:
 def test_the_command_line_and_files_of_s1(start: Start, model: Path, tmp_path: Path) -> None:
     (tmp_path / "models.config").write_text(SEED_MODELS.replace("/models/", f"{tmp_path}/models/"))
     (tmp_path / "monitor.config").write_text(SEED_MONITOR)
-    grpc, rest = free_port(), free_port()
+    port, rest = free_port(), free_port()
     server = start(
-        f"--port={grpc}",
+        f"--port={port}",
         f"--rest_api_port={rest}",
         "--rest_api_num_threads=4",
         f"--model_config_file={tmp_path}/models.config",
         f"--monitoring_config_file={tmp_path}/monitor.config",
     ).ready()
-    assert server.addresses == [f"0.0.0.0:{grpc}", f"0.0.0.0:{rest}"]
+    assert server.addresses == [f"0.0.0.0:{port}", f"0.0.0.0:{rest}"]
     wait_until(lambda: states(rest, "test_model_1") == {1: "AVAILABLE", 2: "AVAILABLE"}, "both versions are there")
     for version in (None, 1, 2):
-        with servable.Client(f"grpc://127.0.0.1:{grpc}") as client:
+        with servable.Client(f"grpc://127.0.0.1:{port}") as client:
             answer = client.predict("test_model_1", x=[[2.0], [4.0]], version=version)
             assert answer["y"].tolist() == [[3.0], [4.0]]
     assert "servable_requests_total" in get(rest, "/monitoring/prometheus/metrics")
@@ -195,3 +197,47 @@ def test_labels_before_their_versions_only_where_that_is_allowed(start: Start, m
         assert raised.value.code == found
         raised.value.close()
         assert server.stop() == 0
+
+
+def pem(path: Path) -> str:
+    """One string for each line, as people write PEM into text format."""
+    return " ".join(f'"{line}\\n"' for line in path.read_text().splitlines())
+
+
+@needs_openssl
+def test_an_ssl_config_file_with_clients_verified(start: Start, model: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    own, client = authority.server(), authority.client()
+    (tmp_path / "ssl.config").write_text(
+        f"server_key: {pem(own.key)}\nserver_cert: {pem(own.certificate)}\n"
+        f"custom_ca: {pem(authority.certificate)}\nclient_verify: true\n"
+    )
+    port = free_port()
+    server = start(f"--port={port}", f"--model_base_path={model}", f"--ssl_config_file={tmp_path}/ssl.config").ready()
+    root = authority.certificate.read_bytes()
+    known = grpc.ssl_channel_credentials(root, client.key.read_bytes(), client.certificate.read_bytes())
+    with grpc.secure_channel(f"localhost:{port}", known) as channel:
+        answer = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")(b"\x0a\x09\x0a\x07default")
+        assert b"\x08\x02" in answer, "version 2 is in the answer"
+    with (
+        grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(root)) as channel,
+        pytest.raises(grpc.RpcError) as raised,
+    ):
+        channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")(b"", timeout=5)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "-----BEGIN" not in server.stderr
+    assert server.stop() == 0
+
+
+def test_parameters_in_a_version_batch_it_and_none_do_not(start: Start, model: Path) -> None:
+    (model / "2" / "batching_params.pbtxt").write_text("max_batch_size { value: 3 }")
+    port = free_port()
+    server = start(
+        f"--port={port}", f"--model_base_path={model}", "--enable_batching", "--enable_per_model_batching_parameters"
+    ).ready()
+    with (
+        servable.Client(f"grpc://127.0.0.1:{port}") as client,
+        pytest.raises(servable.ServingError, match="Task size 4 is larger than maximum"),
+    ):
+        client.predict("default", x=[[2.0]] * 4)
+    assert server.stop() == 0
