@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tensorflow_model_server",
         usage="tensorflow_model_server [--FLAG[=VALUE] ...]",
-        description="A drop-in for TensorFlow Serving: `servable serve` with its defaults.",
+        description=(
+            "A drop-in for TensorFlow Serving: `servable serve` with its defaults, which are --host=0.0.0.0 and "
+            "--port=8500, without REST."
+        ),
         allow_abbrev=False,
     )
     add_flags(parser)
