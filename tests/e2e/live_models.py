@@ -84,6 +84,8 @@ class LiveModels:
         if not file.exists():
             file.parent.mkdir(parents=True)
             onnx.save(_MADE[name](), file)
+            if name in _SETTINGS:
+                file.with_name("servable.toml").write_text(_SETTINGS[name])
         return file.parent.parent
 
 
@@ -155,4 +157,50 @@ def _slow() -> onnx.ModelProto:
     )
 
 
-_MADE = {"types": _types, "echo": _echo, "slow": _slow}
+def _heads() -> onnx.ModelProto:
+    """Compute what the heads in ``build_heads.py`` do, from tensors: ONNX has no parser of Examples."""
+    weights = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.75]], np.float32)
+    return _model(
+        [
+            helper.make_node("MatMul", ["x", "weights"], ["product"]),
+            helper.make_node("Cast", ["k"], ["factor"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["factor", "last"], ["column"]),
+            helper.make_node("Mul", ["product", "column"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probs"], axis=1),
+            helper.make_node("ReduceSum", ["logits", "last"], ["value"], keepdims=0),
+        ],
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2]),
+            helper.make_tensor_value_info("k", TensorProto.INT64, ["rows"]),
+        ],
+        [
+            helper.make_tensor_value_info("probs", TensorProto.FLOAT, ["rows", 3]),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, ["rows"]),
+        ],
+        (numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([1]), "last")),
+    )
+
+
+_FEATURES = "features = { x = {}, k = { default = 1 } }"
+_SETTINGS = {
+    "onnx_heads": f"""
+[examples.serving_default]
+method = "classify"
+labels = ["low", "middle", "h\u00f6her"]
+outputs = {{ scores = "probs" }}
+{_FEATURES}
+
+[examples.scores]
+method = "classify"
+outputs = {{ scores = "probs" }}
+{_FEATURES}
+
+[examples.flat]
+method = "regress"
+outputs = {{ outputs = "value" }}
+{_FEATURES}
+"""
+}
+"""The ``servable.toml`` beside some of the models below."""
+
+_MADE = {"types": _types, "echo": _echo, "slow": _slow, "onnx_heads": _heads}

@@ -11,6 +11,7 @@ from servable.engines.base import Artifact
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_FOLDER = "model.savedmodel"
 TRANSFORM_FILE = "transform.py"
+SETTINGS_FILE = "servable.toml"
 
 _UNSERVED = ("saved_model.pbtxt", "model.tflite", "model.pt2", "model.pt", "graph.pb")
 _KINDS_BY_SUFFIX = {".onnx": "onnx", ".xml": "openvino", ".py": "python"}
@@ -26,8 +27,12 @@ def find_artifact(version_dir: Path) -> Artifact:
     """
     if not version_dir.is_dir():
         raise not_found(f"there is no version folder {version_dir}")
-    transform = version_dir / TRANSFORM_FILE
-    return replace(_main_artifact(version_dir), transform=transform if transform.is_file() else None)
+    transform, settings = version_dir / TRANSFORM_FILE, version_dir / SETTINGS_FILE
+    return replace(
+        _main_artifact(version_dir),
+        transform=transform if transform.is_file() else None,
+        settings=settings if settings.is_file() else None,
+    )
 
 
 def _main_artifact(version_dir: Path) -> Artifact:
@@ -47,7 +52,8 @@ def _main_artifact(version_dir: Path) -> Artifact:
 def artifact_of_file(path: Path) -> Artifact:
     """Return the artifact that a path is: a SavedModel's folder or its ``saved_model.pb``, an ONNX, IR or Python file.
 
-    A transform counts only beside the artifact of a version's folder, not beside a file that was named by itself.
+    A transform and settings count only beside the artifact of a version's folder, not beside a file that was named by
+    itself.
     """
     if path.is_dir():
         return find_artifact(path)

@@ -43,12 +43,13 @@ CHILD = "servable.engines.child:load_in_child"
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """One version of a model on disk: its kind (``saved_model``, ``onnx``, ``openvino``, ``python``), its main file or
-    folder, and the transform beside it, if there is one.
+    folder, and the transform and the ``servable.toml`` beside it, if there are such.
     """
 
     kind: str
     path: Path
     transform: Path | None = None
+    settings: Path | None = None
 
     @property
     def code(self) -> Path | None:

@@ -46,7 +46,14 @@ def complete(choice: Choice, artifact: Artifact) -> str | None:
     if lacking is None and artifact.transform is not None:
         from servable.engines.python_code import incomplete
 
-        return incomplete(artifact.transform)
+        lacking = incomplete(artifact.transform)
+    if lacking is None and artifact.settings is not None:
+        from servable.engines.example_settings import read_example_settings
+
+        try:
+            read_example_settings(artifact.settings)
+        except ServingError as error:
+            return error.message
     return lacking
 
 
@@ -94,8 +101,14 @@ def load(choice: Choice, artifact: Artifact, options: EngineOptions) -> Model:
     if choice.isolated:
         module_name, _, function_name = CHILD.partition(":")
         load_in_child = getattr(importlib.import_module(module_name), function_name)
-        return cast("Model", load_in_child(choice.engine, artifact, options))
-    return engine_class(choice.engine)().load(artifact, options)
+        model = cast("Model", load_in_child(choice.engine, artifact, options))
+    else:
+        model = engine_class(choice.engine)().load(artifact, options)
+    if artifact.settings is None:
+        return model
+    from servable.engines.examples import with_examples
+
+    return with_examples(model, artifact.settings)
 
 
 def _asked_for(artifact: Artifact, engine: str, precision: str) -> Choice:

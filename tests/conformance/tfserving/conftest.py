@@ -23,6 +23,7 @@ model_config_list {{
     version_labels {{ key: "old" value: 1 }}
     version_labels {{ key: "a b" value: 3 }}
   }}
+  config {{ name: "onnx_heads" base_path: "{onnx_heads}" model_platform: "tensorflow" }}
 }}
 """
 
@@ -56,6 +57,6 @@ def heads_server(
 ) -> Iterator[ServerProcess]:
     """A server of the model with many heads, and of one that has two versions and labels."""
     file = tmp_path_factory.mktemp("config") / "models.config"
-    file.write_text(MODELS.format(heads=models.heads(), half=two_versions))
+    file.write_text(MODELS.format(heads=models.heads(), half=two_versions, onnx_heads=models.made("onnx_heads")))
     with ServerProcess("--model_config_file", file) as started:
         yield started.ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,9 +73,17 @@ def assert_regressed(result: Any, expected: dict[str, np.ndarray[Any, Any]]) -> 
 
 
 def check_classify_as_tensorflow_computes(api: Api) -> None:
-    for signature in ("serving_default", "scores", "classes"):
-        for case in ("one", "plain", "many"):
+    for case in ("one", "plain", "many"):
+        for signature in ("serving_default", "scores", "classes"):
             assert_classified(classify(api, signature, case=case).result, answers(api, signature, case))
+
+
+def check_other_engines_classify_and_regress_by_their_settings(api: Api) -> None:
+    for case in ("one", "plain", "many"):
+        for signature in ("serving_default", "scores"):
+            result = classify(api, signature, case=case, model="onnx_heads").result
+            assert_classified(result, answers(api, signature, case))
+        assert_regressed(regress(api, "flat", case=case, model="onnx_heads").result, answers(api, "flat", case))
 
 
 def check_regress_as_tensorflow_computes(api: Api) -> None:
@@ -263,22 +272,25 @@ def check_no_examples(api: Api) -> None:
         api.fails(functools.partial(call, asked, TIMEOUT_S), INVALID, "Input is empty.")
 
 
-def check_what_the_graph_says_of_bad_examples(api: Api) -> None:
-    for features, text in (
-        ({}, "Name: <unknown>, Feature: x (data type: float) is required but could not be found."),
+BAD_EXAMPLES: tuple[tuple[dict[str, Any], str], ...] = (
+    ({}, "Name: <unknown>, Feature: x (data type: float) is required but could not be found."),
+    (
+        {"x": ("int64_list", [1, 2])},
+        "Name: <unknown>, Key: x, Index: 0.  Data types don't match. Data type: int64 but expected type: float",
+    ),
+    (
+        {"x": ("float_list", [1.0])},
         (
-            {"x": ("int64_list", [1, 2])},
-            "Name: <unknown>, Key: x, Index: 0.  Data types don't match. Data type: int64 but expected type: float",
+            "Name: <unknown>, Key: x, Index: 0.  Number of float values != expected.  "
+            "Values size: 1 but output shape: [2]"
         ),
-        (
-            {"x": ("float_list", [1.0])},
-            (
-                "Name: <unknown>, Key: x, Index: 0.  Number of float values != expected.  "
-                "Values size: 1 but output shape: [2]"
-            ),
-        ),
-    ):
-        asked = request(api, "regression", "flat")
+    ),
+)
+
+
+def check_what_is_said_of_bad_examples(api: Api) -> None:
+    for model, (features, text) in itertools.product(("heads", "onnx_heads"), BAD_EXAMPLES):
+        asked = request(api, "regression", "flat", model=model)
         asked.input.example_list.ClearField("examples")
         row = asked.input.example_list.examples.add()
         for name, (kind, values) in features.items():
