@@ -33,9 +33,9 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         wire=arguments.wire,
         version=arguments.model_version,
         signature=arguments.signature,
-        headers=headers,
+        headers=() if arguments.wire == "http" else headers,
         tls=ClientTlsOptions(arguments.ca, arguments.certificate, arguments.key),
-        template=_template(arguments),
+        template=_template(arguments, headers),
         data=arguments.data,
         expect=arguments.expect,
         variants=_variants(arguments),
@@ -168,7 +168,7 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _template(arguments: argparse.Namespace) -> Template | None:
+def _template(arguments: argparse.Namespace, headers: tuple[tuple[str, str], ...]) -> Template | None:
     if arguments.wire != "http":
         if arguments.method or arguments.body:
             raise invalid_argument("--method and --body go with --wire http; other wires make their own requests")
@@ -182,7 +182,7 @@ def _template(arguments: argparse.Namespace) -> Template | None:
         except OSError as error:
             raise not_found(f"cannot read {body[1:]}: {error.strerror}") from None
     method = arguments.method or ("POST" if body else "GET")
-    return Template(method.upper(), parse_endpoint(arguments.url, "http").path, (), body)
+    return Template(method.upper(), parse_endpoint(arguments.url, "http").path, headers, body)
 
 
 def _trace(path: Path) -> tuple[float, ...]:

@@ -114,6 +114,7 @@ class RateSearch:
         self._objective = objective
         self._precision = precision
         self._rate: float | None = max(guess_per_s * 0.8, 1.0)
+        self._stride = 1.0
         self._rounds: list[Step] = []
         self._overdue = 0
         self.held: float | None = None
@@ -148,10 +149,12 @@ class RateSearch:
     def _following(self) -> float | None:
         if self.held is None:
             assert self.missed is not None
-            # Below one request in ten seconds nobody asks for a rate.
-            return self.missed / 2 if self.missed > 0.2 else None
+            # Longer and longer steps down: an objective that nothing holds should not take the afternoon to miss.
+            self._stride *= 2
+            return max(self.missed / self._stride, 1.0) if self.missed > 1 else None
         if self.missed is None:
-            return self.held * 1.5
+            self._stride *= 1.5
+            return self.held * self._stride
         if self.missed / self.held <= 1 + self._precision:
             return None
         return math.sqrt(self.held * self.missed)
