@@ -5,7 +5,7 @@ PLAIN := .venv-plain
 PIP := -m pip install -q --disable-pip-version-check
 DEMO_MODELS ?= build/demo-models
 
-.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench soak clean
+.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench fuzz attack soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +39,12 @@ flags: .venv/.complete ## write the page of flags
 
 bench: .venv/.complete ## measure this machine and write docs/benchmarks
 	$(BIN)/python -m bench.run $(BENCH)
+
+fuzz: .venv/.complete ## a million fuzzed frames, a hundred thousand mutated requests; writes docs/benchmarks/fuzz.md
+	$(BIN)/python -m bench.fuzz
+
+attack: .venv/.complete ## what each flood and stall costs another client; writes docs/benchmarks/attack.md
+	$(BIN)/python -m bench.attack
 
 soak: .venv/.complete ## 10 000 requests must leave memory as it was
 	$(BIN)/python -m bench.soak

@@ -81,8 +81,8 @@ class Limits:
     process_body_budget: int = field(default_factory=_quarter_of_memory)
     rates: Rates = Rates()
     max_outbound: int = 16 * MIB
-    requests_per_turn: int = 64
-    frames_per_turn: int = 1000
+    requests_per_turn: int = 32
+    frames_per_turn: int = 250
     handshake_timeout_s: float = 10.0
     preface_timeout_s: float = 10.0
     head_timeout_s: float = 10.0

@@ -275,6 +275,17 @@ def test_one_connection_may_not_starve_the_loop() -> None:
     session.assert_clean()
 
 
+def test_long_heads_take_the_place_of_several_requests() -> None:
+    session = Session(Limits(requests_per_turn=10))
+    session.start()
+    head = block(b"/t.S/M", (b"a", b"b" * 4000))
+    session.connection.data_received(b"".join(h(stream, EH | ES, head) for stream in range(1, 21, 2)))
+    assert len(session.application.calls) == 3
+    session.loop.turn()
+    assert len(session.application.calls) == 10
+    session.assert_clean()
+
+
 def test_frames_that_begin_nothing_may_not_starve_the_loop_either() -> None:
     session = Session(Limits(frames_per_turn=10))
     session.start()
@@ -293,15 +304,31 @@ def test_frames_that_begin_nothing_may_not_starve_the_loop_either() -> None:
     session.assert_clean()
 
 
+def test_a_full_read_is_not_followed_by_another_before_others_had_their_turn() -> None:
+    session = Session()
+    session.start()
+    large = h(1) + d(1, bytes(MIB // 4)) + h(3) + d(3, flags=ES)
+    session.connection.data_received(large)
+    assert not session.transport.is_reading()
+    session.connection.data_received(d(1, flags=ES)[:5])  # what the transport had read already
+    session.loop.turn()
+    assert session.transport.is_reading()
+    session.feed(d(1, flags=ES)[5:])
+    assert [stream for stream, _ in session.replies()] == [3, 1]
+    session.assert_clean()
+
+
 def test_control_replies_that_are_not_read_stop_the_reading_and_then_the_connection() -> None:
     session = Session(Limits(max_ping_strikes=0, rates=Rates(pings=Rate(100_000, 0)), frames_per_turn=100_000))
     session.start()
     session.transport.stuck = True
     session.connection.data_received(ping() * 20000)
+    session.loop.turn()
     assert session.connection.sender.paused
     session.connection.data_received(ping() * 65)
     assert not session.transport.is_reading()
     session.transport.unstick()
+    session.loop.turn()
     assert session.transport.is_reading()
     assert len(session.collect()) == 20065
     session.transport.stuck = True

@@ -108,7 +108,7 @@ class ServerConnection(LeavingConnection):
             self._trailers(stream, fields, flags)
         elif self._ids.opens(stream_id):
             self._ids.count(stream_id)
-            self.quota -= 1
+            self.quota -= 1 + (len(block) >> 10)  # a long head takes the time of several requests
             if len(self.streams) >= self._max_streams:
                 self._reset_stream(stream_id, frames.REFUSED_STREAM)
                 return

@@ -18,10 +18,11 @@ from servable.transport.http2.guard import TINY, Guard
 from servable.transport.http2.hpack import DEFAULT_TABLE_SIZE
 from servable.transport.http2.lifetime import FULL_TURN, UNREAD_REPLIES, Lifetime, S
 from servable.transport.ledger import Ledger
-from servable.transport.limits import Limits
+from servable.transport.limits import KIB, Limits
 
 log = logging.getLogger("servable.transport")
 
+_LARGE_READ = 128 * KIB  # loops read on while a socket fills their buffer, dozens of times: others come in between
 _CONTROL_PAUSE = 64
 _CONTROL_MAX = 1000
 
@@ -60,14 +61,12 @@ class FramedConnection(Lifetime[S], Generic[S]):
         self.peer_name = "a server"
         self.guard = Guard(limits.rates, self.now)
         self._updates_left = 0.0
-        self.quota = limits.requests_per_turn
-        """Requests that may still begin in this turn; a role that begins none never lowers it."""
+        self.quota = limits.requests_per_turn  # may still begin in this turn; a role that begins none never lowers it
         self.in_turn = False
         """Input is being processed; its end flushes, so nobody else needs to."""
         self.peer_max_streams = frames.MAX_STREAM_ID
         self._lasting_settings: dict[int, int] = {}
-        self._turn_is_full = False
-        """The turn ended before the input did, for the sake of other connections."""
+        self._turn_is_full = False  # it ended before the input did, for the sake of other connections
         self._held: list[bytes] = []
         self._held_size = self._needed = self._unread_replies = 0
 
@@ -141,6 +140,9 @@ class FramedConnection(Lifetime[S], Generic[S]):
             data = b"".join(self._held)
             self._held.clear()
         self._turn(data)
+        if len(data) >= _LARGE_READ and not (self._turn_is_full or self.closing):
+            self._stop_reading(FULL_TURN)
+            self.loop.call_soon(self._go_on)
 
     def _turn(self, data: bytes) -> None:
         self.now = self._last_input = self._clock()
@@ -259,12 +261,11 @@ class FramedConnection(Lifetime[S], Generic[S]):
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self.closing or not self._held:
-            return
-        data = b"".join(self._held)
-        self._held.clear()
-        self._turn(data)
-        if not self._held or not self._turn_is_full:
+        if self._turn_is_full and self._held and not self.closing:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._turn(data)
+        if self.closing or not (self._turn_is_full and self._held):
             self._read_on(FULL_TURN)
 
     def _admit(self, kind: int, flags: int, stream_id: int, size: int) -> None:

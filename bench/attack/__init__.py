@@ -1,0 +1,1 @@
+"""What one hostile client does, and what it costs another one."""
