@@ -130,10 +130,11 @@ class _Run:
                     await self._turn(contender, number)
 
     async def end(self) -> None:
-        """End all processes, one contestant after the other, even if one of them cannot be ended."""
-        async with contextlib.AsyncExitStack() as stack:
-            for contender in self._contenders:
-                stack.push_async_callback(contender.end)
+        """End all processes, even if those of one contestant make trouble."""
+        ends = await asyncio.gather(*(contender.end() for contender in self._contenders), return_exceptions=True)
+        for failure in ends:
+            if isinstance(failure, BaseException):
+                raise failure
 
     def rows(self) -> Iterator[Row]:
         """Return a row for each contestant, protocol and concurrency, or for why there is none."""

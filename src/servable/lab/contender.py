@@ -28,6 +28,7 @@ TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _SETTLE_S = 15.0
 """How long a server that says it is ready may still answer with errors."""
+_END_S = 5.0
 _QUIET_SHARE = 0.25
 _QUIET_LIMIT_S = 10.0
 _LONGEST_WARMUP_S = 10.0
@@ -82,8 +83,8 @@ class Contender:
         one_after_the_other_s = concurrency * lane.answer_s
         load = Load(
             concurrency=concurrency,
-            duration_s=min(_LONGEST_BLOCK_S, max(self._conditions.block_s, one_after_the_other_s)),
-            warmup_s=min(_LONGEST_WARMUP_S, max(self._conditions.warmup_s, 1.1 * one_after_the_other_s)),
+            duration_s=min(_LONGEST_BLOCK_S, max(self._conditions.block_s, 1.5 * one_after_the_other_s)),
+            warmup_s=min(_LONGEST_WARMUP_S, max(self._conditions.warmup_s, 1.2 * one_after_the_other_s)),
         )
         try:
             step = await lane.session.step(load)
@@ -120,7 +121,8 @@ class Contender:
             await self._open.aclose()
         finally:
             if self._group is not None:
-                self._group.end()
+                # In a thread: the loop has others to look after, and this may take seconds.
+                await asyncio.to_thread(self._group.end, _END_S)
 
     async def _start(self) -> None:
         contestant, subject = self.contestant, self._subject

@@ -25,7 +25,6 @@ from servable.core.errors import failed_precondition
 from servable.lab.result import ServerCost, ServerProcess
 
 MARK = "SERVABLE_LAB_GROUP"
-GRACE_S = 5.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -145,7 +144,7 @@ class ProcessGroup:
         """Let a paused group go on."""
         _signal(self.members(), signal.SIGCONT)
 
-    def end(self, grace_s: float = GRACE_S) -> None:
+    def end(self, grace_s: float = 5.0) -> None:
         """Ask all of it to end, wait that long for it, then kill what is left. Safe to call twice."""
         limit = time.monotonic() + grace_s
         asked = self.members()
