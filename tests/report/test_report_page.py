@@ -7,6 +7,7 @@ import math
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,8 @@ def test_every_plot_is_told_in_words_and_as_a_table() -> None:
     assert len(page.all("table")) == 5
     for attributes in page.all("figure") + plots:
         assert "role" in attributes or "class" not in attributes
+    regions = [attributes["aria-label"] for attributes in page.all("div") if attributes.get("role") == "region"]
+    assert len(regions) == len(set(regions)) == 5
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
 
@@ -238,15 +241,24 @@ def test_spikes_survive_where_there_are_more_points_than_pixels() -> None:
     assert "a: 99.0" in [point[4] for point in found]
 
 
-def luminance(colour: str) -> float:
+def themes() -> dict[str, tuple[str, str]]:
+    css = (files("servable.report") / "page.css").read_text("utf-8")
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)
+    return {name: (light, dark) for name, light, dark in pairs}
+
+
+def linear(colour: str) -> list[float]:
     parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = linear(colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_colours_have_contrast_in_both_themes() -> None:
-    css = (files("servable.report") / "page.css").read_text("utf-8")
-    found = {name: both for name, *both in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)}
+    found = themes()
     assert len(found) > 15
 
     def contrast(one: str, other: str, theme: int) -> float:
@@ -262,6 +274,37 @@ def test_colours_have_contrast_in_both_themes() -> None:
             assert contrast("ink", f"{tone}-paper", theme) >= 7, (tone, theme)
         for series in range(1, 9):
             assert contrast(f"s{series}", "paper", theme) >= 3, (series, theme)
+
+
+# Machado, Oliveira and Fernandes (2009), complete lack of one kind of cones; what it does to linear RGB.
+VISIONS = {
+    "all cones": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
+}
+TO_XYZ = ((0.4339, 0.3762, 0.1899), (0.2126, 0.7152, 0.0722), (0.0177, 0.1094, 0.8729))  # of white: 1, 1, 1
+
+
+def lab(colour: str, vision: str) -> tuple[float, float, float]:
+    """Return the place of a colour in CIELAB, as someone sees it."""
+
+    def times(matrix, vector):
+        return [sum(factor * part for factor, part in zip(row, vector, strict=True)) for row in matrix]
+
+    seen = [min(max(part, 0.0), 1.0) for part in times(VISIONS[vision], linear(colour))]
+    x, y, z = (part ** (1 / 3) if part > 0.008856 else 7.787 * part + 16 / 116 for part in times(TO_XYZ, seen))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_colours_of_series_are_told_apart_by_everyone(vision: str, theme: int) -> None:
+    found = themes()
+    names = [f"s{number}" for number in range(1, 9)] + ["bad"]
+    places = {name: lab(found[name][theme], vision) for name in names}
+    closest = min((math.dist(places[one], places[other]), one, other) for one, other in combinations(names, 2))
+    assert closest[0] > 14, closest
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")

@@ -27,6 +27,11 @@ def style(index: int, series: Series) -> str:
     return "bad" if series.bad else f"s{index % COLOURS + 1}"
 
 
+def dashes_of(index: int, series: Series) -> str | None:
+    """Return the dashes of a line: by its place where no points tell it apart, else once the colours repeat."""
+    return DASHES[(index // COLOURS if series.dots else index + index // COLOURS) % len(DASHES)] or None
+
+
 def draw_lines(plot: LinePlot, size: Size, name: str) -> Node:
     """Draw a plot at one size."""
     shown = [(index, series, _placeable(plot, series)) for index, series in enumerate(plot.series)]
@@ -77,7 +82,7 @@ def _line(area: Frame, index: int, series: Series, points: Sequence[Point]) -> l
     drawn: list[Node] = []
     steps = [f"{'M' if new else 'L'}{place(area.px(p.x))} {place(area.py(p.y))}" for p, new in _runs(series, points)]
     if len(points) > 1 and series.line:
-        dashes = DASHES[index // COLOURS % len(DASHES)] or None
+        dashes = dashes_of(index, series)
         drawn.append(node("path", {"class": f"line {colour}", "d": "".join(steps), "stroke-dasharray": dashes}))
     bounded = [point for point in points if point.low is not None and point.high is not None]
     drawn += [_interval(area, point, colour) for point in bounded]

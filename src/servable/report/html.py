@@ -10,7 +10,7 @@ from importlib.resources import files
 from servable.report.blocks import Block, Facts, Figures, Notice, Paragraph, Plot, Report, Section, Table, Tone
 from servable.report.cells import headings, numeric_columns, written_rows
 from servable.report.draw_bars import draw_bars, draw_histogram
-from servable.report.draw_lines import COLOURS, DASHES, SHAPES, draw_lines, style
+from servable.report.draw_lines import SHAPES, dashes_of, draw_lines, style
 from servable.report.frame import NARROW, WIDE, Size
 from servable.report.markup import Child, Node, append, node, serialize
 from servable.report.plot_tables import table_of
@@ -29,6 +29,7 @@ class _Page:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._names = 0
+        self._heading = report.title
 
     def build(self) -> Node:
         css, script = _asset("page.css"), _asset("page.js")
@@ -70,6 +71,7 @@ class _Page:
         return node("footer", None, self._report.footer) if self._report.footer else None
 
     def _section(self, section: Section) -> Node:
+        self._heading = section.title
         made = node("section", {"id": _slug(section.title)}, node("h2", None, section.title))
         if section.note:
             made.append(node("p", {"class": "note"}, section.note))
@@ -97,10 +99,10 @@ class _Page:
         if isinstance(block, Facts):
             return _facts(block)
         if isinstance(block, Table):
-            return self._table(block)
+            return self._table(block, block.caption or self._heading)
         return self._plot(block)
 
-    def _table(self, table: Table) -> Node:
+    def _table(self, table: Table, name: str) -> Node:
         numeric = numeric_columns(table)
         head = [
             node("th", {"scope": "col", "class": "number" if right else None}, text)
@@ -116,7 +118,6 @@ class _Page:
                     node("th" if first else "td", {"scope": "row" if first else None, "class": kind}, plain_cell(cell))
                 )
             body.append(line)
-        name = table.caption or "Table"
         caption = node("caption", None, table.caption) if table.caption else None
         made = node("table", None, caption, node("thead", None, node("tr", None, *head)), body)
         return node("div", {"class": "scroll", "role": "region", "aria-label": name, "tabindex": "0"}, made)
@@ -131,7 +132,7 @@ class _Page:
             _legend(plot) if isinstance(plot, LinePlot) else None,
             _draw(plot, WIDE, name),
             _draw(plot, NARROW, name),
-            node("details", None, node("summary", None, "Data"), self._table(table_of(plot))),
+            node("details", None, node("summary", None, "Data"), self._table(table_of(plot), f"{plot.title}, data")),
         )
 
 
@@ -148,7 +149,7 @@ def _legend(plot: LinePlot) -> Node | None:
     items = []
     for index, series in named:
         colour = style(index, series)
-        dashes = DASHES[index // COLOURS % len(DASHES)] or None
+        dashes = dashes_of(index, series)
         dot = node("path", {"class": f"dot {colour}", "d": SHAPES[index % len(SHAPES)], "transform": "translate(14 6)"})
         line = node("path", {"class": f"line {colour}", "d": "M1 6H27", "stroke-dasharray": dashes})
         sign = node(
