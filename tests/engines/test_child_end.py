@@ -325,3 +325,32 @@ def test_a_child_whose_parent_is_gone_before_it_looks_ends_at_once() -> None:
         for fd in (other_end, *fds):
             os.close(fd)
     assert ended.returncode == 1
+
+
+def test_a_child_loads_in_the_background_and_serves_in_the_foreground() -> None:
+    models: list[ChildModel] = []
+    nicenesses: list[int] = []
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, models[0].pid)
+
+    def load_nicely() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 11)
+        models.append(load("m/1"))
+        nicenesses.append(niceness())
+
+    loader = threading.Thread(target=load_nicely)
+    loader.start()
+    loader.join()
+    model = models[0]
+    try:
+        model.begin_serving()
+        serving = os.getpriority(os.PRIO_PROCESS, os.getpid())
+        assert nicenesses == [11]
+        if niceness() != serving:
+            pytest.skip("this account may not lower a niceness")
+        os.kill(model.pid, signal.SIGKILL)
+        wait_until(lambda: answers(model))
+        assert niceness() == serving
+    finally:
+        model.close()

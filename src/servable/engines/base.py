@@ -125,6 +125,9 @@ class Model(ABC):
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs of one signature. Blocks; releases the GIL while it computes."""
 
+    def begin_serving(self) -> None:  # noqa: B027  # most have nothing to do
+        """Hear that load and warm-up are over: what ran in the background until now runs for people."""
+
     @abstractmethod
     def close(self) -> None:
         """Free everything the model holds."""

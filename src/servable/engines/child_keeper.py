@@ -38,6 +38,9 @@ class Keeper:
         self._loaded_once = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._closing = False
+        self._niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        """While the model loads: that of the thread which asked for it."""
+        self._serving = False
         self._close_lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep, name=f"child {label}", daemon=True)
 
@@ -60,6 +63,12 @@ class Keeper:
         if self._live is None:
             raise unavailable(self._reason)
         return self._live
+
+    def begin_serving(self) -> None:
+        """Let the child, and those that come after it once they have loaded, compute as urgently as this process."""
+        with self.turn:
+            if self._live is not None:
+                self._serving = self._live.renice(_niceness_of_serving())
 
     def close(self) -> None:
         """End the child for good: ask it, kill it if it does not go. Waits for the end. May be called twice."""
@@ -93,6 +102,8 @@ class Keeper:
             process = ChildProcess(self._label, self._load.intra_op_threads)
         except OSError as error:
             return ServingError(Code.RESOURCE_EXHAUSTED, f"no process can be started for {self._label}: {error}")
+        if self._serving:
+            process.renice(self._niceness)  # it loads beside those who serve
         watch = Watch(process, self._label, self._tell, lambda loaded: self._ready(process, loaded), self._memory_limit)
         with contextlib.suppress(BrokenPipeError):  # the watch finds out why
             process.channel.send(self._load)
@@ -112,9 +123,15 @@ class Keeper:
     def _ready(self, process: ChildProcess, loaded: Loaded) -> None:
         if self._loaded_once:
             log.info("the process of model %s is back", self._label)
+        if self._serving:
+            process.renice(_niceness_of_serving())
         # For calls between its end and the moment when it is known how that was.
         self._reason = f"the process of model {self._label} ended; it is being restarted"
         self._live = process
         if not self._loaded_once:
             self._loaded_once = True
             self._news.put(loaded)
+
+
+def _niceness_of_serving() -> int:
+    return os.getpriority(os.PRIO_PROCESS, os.getpid())

@@ -151,6 +151,10 @@ class ChildModel(Model):
                 f"the process of model {self.label} ended while it computed some of these rows; try them again"
             )
 
+    def begin_serving(self) -> None:
+        """Give the process the priority of this one. It began with that of the thread that loads."""
+        self._keeper.begin_serving()
+
     def close(self) -> None:
         """End the process; all its memory returns."""
         self._keeper.close()

@@ -108,6 +108,7 @@ def load_version(spec: VersionSpec, load: Load, prepare: Prepare) -> LoadedVersi
     try:
         loaded = LoadedVersion(spec, load(spec))
         loaded.executor = prepare(loaded)
+        loaded.model.begin_serving()
     except BaseException as error:  # an engine or a user's code may raise anything, SystemExit too
         log.debug("loading %s failed", spec.path, exc_info=error)
         failure = _translate(error, spec)
