@@ -1,16 +1,29 @@
-"""Shared by all tests: the plain mode, and the rule that conformance may not be skipped in CI."""
+"""Shared by all tests: the plain mode, that conformance may not be skipped in CI, that no event loop may be blocked."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from tests import loop_watch  # noqa: E402  # found by the line above
+
+loop_watch.install()
+
+
+@pytest.fixture(autouse=True)
+def no_loop_is_blocked() -> Iterator[None]:
+    """Fail the test whose loop was held for more than a second."""
+    loop_watch.found.clear()
+    yield
+    assert loop_watch.found == [], "an event loop may never be blocked for more than a second"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

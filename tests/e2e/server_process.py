@@ -20,6 +20,7 @@ import pytest
 READY_WITHIN_S = 50.0
 ENDED_WITHIN_S = 15.0
 _SETTLED = re.compile(r"(ready|not every model is available) after")
+_BLOCKED = re.compile(r"the event loop was blocked for [\d.]+ s")
 _LISTENING = re.compile(r"listening on (\S+)")
 
 _started: list[ServerProcess] = []
@@ -199,11 +200,18 @@ def _clean_environment() -> dict[str, str]:
 def show_logs_of_servers(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what servers logged during a test to its report if it fails; a conftest takes it as its makereport hook."""
+    """Add what servers logged during a test to its report if it fails; a conftest takes it as its makereport hook.
+
+    The test fails as well if a server says that its event loop was blocked.
+    """
     report = yield
     ended = call.when == "teardown"
     for server in list(_started):
         log = server.log_of_this_test(last=ended)
+        blocked = _BLOCKED.search(log) if ended else None
+        if blocked and report.passed:
+            report.outcome = "failed"
+            report.longrepr = f"{server}: {blocked[0]}"
         if report.failed:
             report.sections.append((f"log of {server}", log))
         if ended and not server.running:
