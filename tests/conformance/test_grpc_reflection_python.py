@@ -170,6 +170,21 @@ def test_a_client_without_any_definitions_predicts(channel: grpc.Channel) -> Non
     assert list(output.float_val) == [2.5, 3.5]
 
 
+def test_what_is_described_is_what_is_answered_g034(channel: grpc.Channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+    pool = DescriptorPool(database)
+    for name in database.get_services():
+        for method in pool.FindServiceByName(name).methods:
+            call = channel.stream_stream(f"/{name}/{method.name}")(iter([b""]), timeout=5)
+            try:
+                next(call)
+            except StopIteration:
+                pass
+            except grpc.RpcError as failure:
+                assert failure.code() is not grpc.StatusCode.UNIMPLEMENTED, (name, method.name, failure.details())
+            call.cancel()
+
+
 def test_no_file_is_in_the_way_of_those_that_clients_have() -> None:
     """Names that other packages register in protobuf's default pool must mean the same there as here."""
     for known in (any_pb2.DESCRIPTOR, wrappers_pb2.DESCRIPTOR):

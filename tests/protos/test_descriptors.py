@@ -53,6 +53,7 @@ def test_services_name_their_methods():
         "Predict",
         "MultiInference",
         "GetModelMetadata",
+        "PredictStreamed",
     ]
 
 

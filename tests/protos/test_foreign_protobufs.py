@@ -31,6 +31,7 @@ import json, sys
 from google.protobuf import descriptor_pool
 theirs = descriptor_pool.Default()
 NOT_SHIPPED = set()
+OURS = {"PredictStreamed"}
 differences, compared = [], 0
 
 def enum(ours, other):
@@ -77,7 +78,8 @@ for name in json.loads(sys.argv[1]):
             NOT_SHIPPED.add(each.full_name)
     for service in file.services_by_name.values():
         twin = theirs.FindServiceByName(service.full_name)
-        assert [(m.name, m.input_type.full_name, m.output_type.full_name) for m in service.methods] == [
+        methods = [m for m in service.methods if m.name not in OURS]
+        assert [(m.name, m.input_type.full_name, m.output_type.full_name) for m in methods] == [
             (m.name, m.input_type.full_name, m.output_type.full_name) for m in twin.methods]
 print(json.dumps({"differences": differences, "compared": compared, "not_shipped": sorted(NOT_SHIPPED)}))
 """
