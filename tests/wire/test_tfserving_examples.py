@@ -1,0 +1,140 @@
+"""Requests and replies with tf.Examples, both ways, and what no client of other people's can send."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from servable import protos
+from servable.core import tensors
+from servable.core.errors import Code, ServingError
+from servable.core.messages import InferResponse, ModelRef
+from servable.core.signatures import Signature, TensorSpec
+from servable.core.tensors import Array
+from servable.wire import tfserving_grpc as grpc
+from servable.wire import tfserving_rest as rest
+from servable.wire.tfserving_examples import CLASSIFY, REGRESS, Classification, example_inputs, example_outputs
+
+MODEL = ModelRef("m", 2)
+
+
+def strings(*values: bytes) -> Array:
+    array: Array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+LABELS = np.stack([strings(b"a", b"b\xff"), strings(b"", b"d")])
+SCORES = np.array([[0.25, math.nan], [1.0, -0.0]], np.float32)
+
+
+def test_grpc_classification_comes_back() -> None:
+    body = grpc.encode_classification_response(InferResponse(MODEL, "s", {"classes": LABELS, "scores": SCORES}), 2)
+    (first, second) = grpc.decode_classification_response(body)
+    assert first[0] == ("a", 0.25)
+    assert first[1][0] == "b\ufffd", "what is not UTF-8 cannot be a label on this wire"
+    assert math.isnan(first[1][1])
+    assert second == [("", 1.0), ("d", 0.0)]
+
+
+def test_grpc_regression_comes_back() -> None:
+    outputs = {"outputs": np.array([[1.5], [-2.0]], np.float32)}
+    assert grpc.decode_regression_response(grpc.encode_regression_response(InferResponse(MODEL, "", outputs), 2)) == [
+        1.5,
+        -2.0,
+    ]
+
+
+def test_grpc_request_comes_back() -> None:
+    request = grpc.ExampleRequest(ModelRef("m", None, "stable"), "s", [b"", b"\x0a\x00"])
+    body = grpc.encode_example_request(request)
+    assert grpc.decode_example_request(b"12345" + body, 5) == request
+    assert len(request) == 2
+    assert protos.serving.RegressionRequest.FromString(body).model_spec.version_label == "stable"
+
+
+def test_examples_that_are_no_message_stay_the_models_business() -> None:
+    given = protos.serving_internal.SerializedExampleRequest()
+    given.model_spec.name = "m"
+    given.input.example_list.examples.append(b"\xff\xff")
+    assert grpc.decode_example_request(given.SerializeToString()).examples == [b"\xff\xff"]
+    with pytest.raises(ServingError) as failure:
+        grpc.decode_example_request(b"\xff\xff")
+    assert failure.value.code is Code.INTERNAL
+
+
+def test_null_bytes_at_the_end_of_an_example_stay() -> None:
+    assert example_inputs([b"a\x00", b""])["inputs"].tolist() == [b"a\x00", b""]
+
+
+def test_rest_classification_comes_back() -> None:
+    body = rest.encode_classification(Classification(LABELS, SCORES))
+    assert body == b'{"results":[[["a",0.25],[{"b64":"Yv8="},NaN]],[["",1.0],["d",-0.0]]]}'
+    labels_only = rest.encode_classification(Classification(LABELS, None))
+    assert labels_only == b'{"results":[[["a",0.0],[{"b64":"Yv8="},0.0]],[["",0.0],["d",0.0]]]}'
+    assert rest.decode_classification(rest.encode_classification(Classification(None, SCORES[1:]))) == [
+        [("", 1.0), ("", -0.0)]
+    ]
+
+
+def test_a_label_that_says_null_is_no_number() -> None:
+    body = rest.encode_classification(Classification(np.array([[b"null"]], dtype=object), SCORES[:1, 1:]))
+    assert body == b'{"results":[[["null",NaN]]]}'
+
+
+def test_rest_request_comes_back() -> None:
+    examples: list[dict[str, Any]] = [
+        {"x": [1.0, 2.5], "k": 3, "flag": True, "name": "\u00e4", "raw": b"\xff", "none": []}
+    ]
+    body = rest.encode_examples_request(examples, "s", {"c": [b"a", b"b"]})
+    request = rest.parse_examples_body(body, "classify", MODEL)
+    assert (request.model, request.signature) == (MODEL, "s")
+    features = protos.tensorflow.Example.FromString(request.examples[0]).features.feature
+    assert list(features["x"].float_list.value) == [1.0, 2.5]
+    assert list(features["k"].int64_list.value) == [3]
+    assert list(features["flag"].int64_list.value) == [1]
+    assert list(features["name"].bytes_list.value) == ["\u00e4".encode()]
+    assert list(features["raw"].bytes_list.value) == [b"\xff"]
+    assert list(features["c"].bytes_list.value) == [b"a", b"b"]
+    assert features["none"].WhichOneof("kind") is None
+
+
+@pytest.mark.parametrize("body", [b"[", b"{}", b'{"results": 3}', b'{"results": ["x"]}', b'{"results": [[1]]}'])
+def test_replies_that_are_none(body: bytes) -> None:
+    for decode in (rest.decode_classification, rest.decode_regression):
+        with pytest.raises(ServingError) as failure:
+            decode(body)
+        assert failure.value.code is Code.INTERNAL
+
+
+def signature(dtype: tensors.DType = tensors.STRING, **outputs: tensors.DType) -> Signature:
+    specs = {name: TensorSpec(name, of, (None, None)) for name, of in outputs.items()}
+    return Signature("s", {"inputs": TensorSpec("inputs", dtype, (None,))}, specs)
+
+
+def test_only_what_tensorflow_runs_is_judged_by_tensorflow() -> None:
+    """What the client could mend is its fault with TensorFlow; elsewhere the model has to be set up for it."""
+    numbers = signature(tensors.FLOAT32, scores=tensors.FLOAT32)
+    assert example_outputs(CLASSIFY, numbers, MODEL, "tensorflow", check_method=False) == ("scores",)
+    for method, wrong in ((CLASSIFY, numbers), (REGRESS, numbers), (CLASSIFY, signature(y=tensors.STRING))):
+        with pytest.raises(ServingError) as failure:
+            example_outputs(method, wrong, MODEL, "onnxruntime", check_method=False)
+        assert failure.value.code is Code.FAILED_PRECONDITION
+        assert "It runs on onnxruntime" in failure.value.message
+    good = signature(scores=tensors.FLOAT32, classes=tensors.STRING)
+    assert example_outputs(CLASSIFY, good, MODEL, "python", check_method=False) == ("classes", "scores")
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        (None, False), (b"", False), (b"gzip", True), (b"GZIP ; q=0.1", True), (b"gzip;q=0", False),
+        (b"gzip; q=0.0, deflate", False), (b"*;q=0", False), (b"identity, *", True), (b"deflate, br", False),
+        (b"gzip;q=0, *", False),
+    ],
+)  # fmt: skip
+def test_who_takes_gzip(value: bytes | None, accepted: bool) -> None:
+    assert rest.accepts_gzip(value) is accepted
