@@ -50,6 +50,13 @@ def test_a_flag_wins_over_the_environment_that_over_the_file_that_over_the_defau
     assert found.drain_timeout_s == ServeSettings().drain_timeout_s
 
 
+def test_a_commands_own_defaults_win_over_nothing_but_those_of_the_options(file: Path) -> None:
+    file.write_text("max_body = 7")
+    defaults = {"max_body": 1, "host": "0.0.0.0", "port": 1, "log_level": "error"}
+    found = read_settings({"config": str(file), "port": 2}, {"SERVABLE_HOST": "::1"}, defaults)
+    assert (found.max_body, found.host, found.port, found.log_level) == (7, "::1", 2, "error")
+
+
 def test_the_environment_may_name_the_file(file: Path) -> None:
     file.write_text("max_body = 7")
     assert read_settings({}, {"SERVABLE_CONFIG": str(file)}).max_body == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,8 @@ def test_per_model_batching_takes_threads_from_the_server(tmp_path: Path) -> Non
     choice = found.batching_choice()
     assert choice.parameters(None, tmp_path / "1") == BatchingParameters(max_batch_size=4, num_batch_threads=8)
     assert choice.parameters(None, tmp_path / "2") is None, "what has no file is not batched"
+    without = replace(found, enable_per_model_batching_parameters=False).batching_choice()
+    assert without.parameters(None, tmp_path / "1") == without.for_all, "the file counts only where it is asked for"
     own = BatchingParameters(max_batch_size=2)
     assert choice.parameters(own, tmp_path / "1") == BatchingParameters(max_batch_size=2, num_batch_threads=8)
     written(tmp_path / "2", "max_batch_size { value: -4 }", "batching_params.pbtxt")
