@@ -181,6 +181,24 @@ def test_a_comparison_says_who_failed_and_who_was_not_there() -> None:
     assert write_csv(comparison_table(comparison.rows)).count("\n") == 1 + len(comparison.rows)
 
 
+def test_a_comparison_says_once_whom_client_and_hypervisor_held_back() -> None:
+    comparison = measured.comparison()
+    held = [
+        replace(row, blocks=tuple(replace(b, client_bottleneck=True, cpu_steal_share=0.07) for b in row.blocks))
+        if row.contestant == "servable"
+        else row
+        for row in comparison.rows
+    ]
+    said = notices(comparison_report(replace(comparison, rows=tuple(held))), Tone.WARNING)
+    assert [text.count("servable, ") for text in said] == [0, 4, 4]
+    assert "took up to 7.00%" in said[2]
+
+
+def test_a_long_sweep_is_a_page_of_moderate_size() -> None:
+    steps = [measured.step(f"{number} in flight", 100, 2.0, seconds=10) for number in range(1, 65)]
+    assert len(write_html(report_of(measured.result(*steps)))) < 600_000
+
+
 def test_a_comparison_of_nobody_is_a_report() -> None:
     comparison = replace(measured.comparison(), rows=())
     assert comparison_report(comparison).verdict == "Nothing was measured"

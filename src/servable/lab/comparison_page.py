@@ -77,12 +77,14 @@ def _doubts(comparison: Comparison) -> Iterator[Notice]:
         everywhere = len(rows) == sum(row.contestant == contestant for row in comparison.rows)
         where = "" if everywhere else " (" + "; ".join(f"{row.protocol}, {row.concurrency}" for row in rows) + ")"
         yield Notice(f"{contestant}{where}: {reason}")
-    for row in comparison.rows:
-        if any(block.client_bottleneck for block in row.blocks):
-            yield Notice(f"{_name(row)}: the client was the bottleneck; the server could do more.")
-        steal = max((block.cpu_steal_share or 0.0 for block in row.blocks), default=0.0)
-        if steal > STEAL_SHARE:
-            yield Notice(f"{_name(row)}: the hypervisor took up to {quantity(steal, SHARE)} of the CPU time.")
+    limited = [_name(row) for row in comparison.rows if any(block.client_bottleneck for block in row.blocks)]
+    if limited:
+        yield Notice(f"The client was the bottleneck, and the server could do more: {'; '.join(limited)}.")
+    steal = [max((block.cpu_steal_share or 0.0 for block in row.blocks), default=0.0) for row in comparison.rows]
+    disturbed = [_name(row) for row, share in zip(comparison.rows, steal, strict=True) if share > STEAL_SHARE]
+    if disturbed:
+        text = f"The hypervisor took up to {quantity(max(steal), SHARE)} of the CPU time in a round"
+        yield Notice(f"{text}: {'; '.join(disturbed)}.")
     if comparison.interrupted:
         yield Notice("The comparison was stopped by hand: there are fewer rounds than asked.")
     if comparison.conditions.rounds < 3:

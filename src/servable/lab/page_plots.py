@@ -15,6 +15,7 @@ from servable.report.plots import Axis, Bar, BarPlot, HistogramPlot, LinePlot, M
 from servable.report.units import PER_SECOND, PLAIN, SECONDS, SHARE
 
 CURVES_AT_MOST = 6
+MARKS_AT_MOST = 24
 BINS = 48
 PARTS = ("encode", "send", "wait", "queue", "compute", "decode")
 LATENCY = Axis("latency", SECONDS, Scale.LOG, from_zero=False)
@@ -158,7 +159,7 @@ def time_section(result: Result) -> Iterator[Section]:
     right, failed, median, slow, marks = [], [], [], [], []
     offset = 0.0
     for step in steps:
-        if len(steps) > 1:
+        if 1 < len(steps) <= MARKS_AT_MOST:
             marks.append(Mark(offset, step.label if len(steps) <= CURVES_AT_MOST else "", across=False))
         for second in step.seconds:
             at = offset + second.at_s
