@@ -19,6 +19,7 @@ from servable.core.messages import Metadata
 PREFIX_SIZE: Final = 5
 HTTP_STATUS: Final = 200
 HTTP_METHOD_NOT_ALLOWED: Final = 405
+HTTP_UNSUPPORTED_MEDIA_TYPE: Final = 415
 Field: TypeAlias = tuple[bytes, bytes]
 REPLY_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/grpc"),)
 """What every reply begins with, beside its HTTP status."""
