@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "lab": {"core", "protos", "client", "wire", "transport", "report", "zoo"},
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.plans",
-        "serving.batching_parameters", "observe.log_options",
+        "serving.batching_parameters", "serving.canary", "observe.log_options",
         "transport.limits", "transport.listen", "transport.tls", "listeners.http_replies", "engines.base",
     },
     "app": {"core", "engines", "lifecycle", "serving", "wire", "transport", "listeners", "observe", "protos", "settings"},

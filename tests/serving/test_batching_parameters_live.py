@@ -34,6 +34,12 @@ class Watcher:
     def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
         self.batches.append((ref.name, items, rows, computed))
 
+    def tried(self, model: str, version: int, outcome: str) -> None:
+        raise AssertionError("nothing is on trial")
+
+    def trial(self, model: str, version: int, *, ended: bool) -> None:
+        raise AssertionError("nothing is on trial")
+
     def queued(self, ref: ModelRef, seconds: float) -> None:
         assert seconds >= 0
 

@@ -34,6 +34,12 @@ class Watcher:
         assert computed >= rows
         self.batches.append((items, rows))
 
+    def tried(self, model: str, version: int, outcome: str) -> None:
+        raise AssertionError("nothing is on trial")
+
+    def trial(self, model: str, version: int, *, ended: bool) -> None:
+        raise AssertionError("nothing is on trial")
+
     def queued(self, ref: ModelRef, seconds: float) -> None:
         assert seconds >= 0
         self.waits += 1

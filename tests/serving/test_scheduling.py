@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from servable.core.errors import Code, ServingError
 from servable.serving.batching import Batch
 from servable.serving.batching_parameters import BatchingParameters
-from servable.serving.inference import schedule_of
+from servable.serving.plans import schedule_of
 from servable.serving.scheduling import Schedule, ScheduledBatcher
 
 WAIT = 5.0

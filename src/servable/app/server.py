@@ -210,6 +210,7 @@ class Server:
             raise
         logs = {model.name: model.request_log for model in models if model.request_log is not None}
         self.inference.log_to(self._request_logs.follow(logs))
+        self.inference.try_out({model.name: model.canary for model in models if model.canary is not None})
 
     def apply_model_server_config(self, config: Any) -> frozenset[str]:
         """Serve what a ``ModelServerConfig`` message says, as ``apply_models`` does; return the names that are new."""

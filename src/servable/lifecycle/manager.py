@@ -138,6 +138,10 @@ class Manager:
         """Return every version that is available."""
         return [loaded for versions in self._exact.values() for loaded in versions.values()]
 
+    def available(self, name: str) -> Collection[int]:
+        """Return the versions of a model that requests may find now."""
+        return self._exact.get(name, {}).keys()
+
     def statuses(self, name: str, version: int | None = None, label: str | None = None) -> list[VersionStatus]:
         """Return the versions of a model that this server knows, newest first, or the one asked for.
 

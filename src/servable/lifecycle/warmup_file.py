@@ -32,7 +32,7 @@ def replay(
 
     The first error ends it, and says which record; more than 1000 records are refused before any has run.
     """
-    kept = []
+    kept: list[bytes] = []
     for record in records:
         if len(kept) == MOST_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {where}")

@@ -48,7 +48,7 @@ class Examples:
         reply: JointReply,
     ) -> Cancellable:
         """Run one signature; ``ServingError`` if it is not for this method."""
-        loaded = self._manager.acquire(request.model)
+        loaded = self._manager.acquire(self._inference.resolve(request.model))
         try:
             name = request.signature or DEFAULT_SIGNATURE
             signature = loaded.model.signatures.get(name)
@@ -57,7 +57,7 @@ class Examples:
             outputs = examples.example_outputs(
                 method, signature, loaded.ref, loaded.model.engine, check_method=self._check_method
             )
-            asked = InferRequest(request.model, request.inputs(), name, outputs, deadline, metadata, api=method.api)
+            asked = InferRequest(loaded.ref, request.inputs(), name, outputs, deadline, metadata, api=method.api)
             return submit_all(self._inference, [asked], reply)
         finally:
             self._manager.release(loaded)
@@ -70,7 +70,7 @@ class Examples:
         reply: Callable[[tuple[InferenceTask, ...], Answers | ServingError], None],
     ) -> Cancellable:
         """Run the signatures of all tasks, in the same version; ``ServingError`` for the first that cannot be."""
-        loaded = self._manager.acquire(request.model)
+        loaded = self._manager.acquire(self._inference.resolve(request.model))
         try:
             model = loaded.model
             tasks = request.tasks(loaded.ref, model.signatures, model.engine, check_method=self._check_method)

@@ -142,13 +142,14 @@ class PredictRoute(ModelRoute):
 
     def _submit(self, exchange: Exchange, document: tfserving.PredictBody) -> None:
         inference = self.routes.inference
+        model = inference.resolve(self.model)
         try:
-            signature = inference.signature(self.model, document.signature_name)
+            signature = inference.signature(model, document.signature_name)
         except ServingError as error:
             raise tfserving.lookup_error(error, document.signature_name) from None
-        self.routes.examples.check_predict(self.model, signature.name)
+        self.routes.examples.check_predict(model, signature.name)
         request = InferRequest(
-            self.model,
+            model,
             document.to_inputs(signature),
             signature.name,
             document.output_filter,

@@ -95,6 +95,12 @@ class Metrics:
             "Requests picked for the request log, by what became of their record.",
             ("model", "code"),
         )
+        self._tried = CounterFamily(
+            "servable_canary_outcomes",
+            "Requests that a version on trial was asked, by outcome; compared answers too.",
+            ("model", "version", "outcome"),
+        )
+        self._trials = _Trials()
         self._transport = CounterFamily(
             "servable_transport_events", "What connections suffered, and what they were ended for.", ("event",)
         )
@@ -107,10 +113,19 @@ class Metrics:
         self._stall_seconds = CounterFamily(
             "servable_transport_stall_seconds", "How long those waits were, together.", ("what",)
         )
-        counters = (self._requests, self._dropped, self._logged, self._transport, self._stalls, self._stall_seconds)
+        counters = (
+            self._requests,
+            self._dropped,
+            self._logged,
+            self._tried,
+            self._transport,
+            self._stalls,
+            self._stall_seconds,
+        )
         for family in (*counters, self._lag, self._latency, self._queue, self._compute, self._rows):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
+        self.registry.register(self._trials)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -138,6 +153,14 @@ class Metrics:
     def dropped_lines(self, reason: str) -> Count:
         """Return the count of lines that the access log lost for one reason."""
         return self._dropped.series(reason)
+
+    def tried(self, model: str, version: int, outcome: str) -> None:
+        """Count an outcome of a version on trial."""
+        self._tried.series(model, str(version), outcome).value += 1
+
+    def trial(self, model: str, version: int, *, ended: bool) -> None:
+        """Remember whether a version's trial has ended."""
+        self._trials.ended[model, version] = ended
 
     def logged(self, model: str, code: Code) -> None:
         """Count a record of a request log: OK if it was written. May be called in any thread."""
@@ -176,4 +199,22 @@ class _VersionStates(Collector):
         )
         for model, status in self._statuses():
             family.add_metric((model, str(status.version), status.state.name, status.engine, status.precision), 1)
+        yield family
+
+
+class _Trials(Collector):
+    """One gauge a version on trial: 1, and 0 once it was rolled back."""
+
+    def __init__(self) -> None:
+        self.ended: dict[tuple[str, int], bool] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Say what is known now."""
+        family = GaugeMetricFamily(
+            "servable_canary_active",
+            "1 for a version on trial, 0 once it was rolled back.",
+            labels=("model", "version"),
+        )
+        for (model, version), ended in self.ended.items():
+            family.add_metric((model, str(version)), 0 if ended else 1)
         yield family

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Protocol
 
@@ -26,11 +27,13 @@ from servable.lifecycle.warmup import SignatureProfile
 from servable.serving.batching import Batcher, ContinuousBatcher
 from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.calls import Calls
-from servable.serving.execution import AS_IT_IS, Outcome, Padding, run_batch
+from servable.serving.canary import CanaryOptions
+from servable.serving.execution import AS_IT_IS, Outcome, run_batch
 from servable.serving.pending import Pending, Work
-from servable.serving.plans import BatchingOptions, SignaturePlan, plan_signature
+from servable.serving.plans import BatchingOptions, SignaturePlan, padding_of, plan_signature, schedule_of
+from servable.serving.routing import Router
 from servable.serving.runner import ModelRunner
-from servable.serving.scheduling import Schedule, ScheduledBatcher
+from servable.serving.scheduling import ScheduledBatcher
 from servable.serving.slots import Slots
 from servable.serving.streaming import Consumer, Joining, PartOutcome, Pulling, Stream, Whole
 from servable.serving.validation import chosen_outputs, complete_inputs, missing_signature
@@ -49,6 +52,12 @@ class Observer(Protocol):
 
     def queued(self, ref: ModelRef, seconds: float) -> None:
         """A request left the queue after so long."""
+
+    def tried(self, model: str, version: int, outcome: str) -> None:
+        """See ``TrialObserver``."""
+
+    def trial(self, model: str, version: int, *, ended: bool) -> None:
+        """See ``TrialObserver``."""
 
 
 class RequestLog(Protocol):
@@ -90,12 +99,24 @@ class Inference:
         threads = None if options.parameters is None else options.parameters.num_batch_threads
         self._slots = Slots(threads or cpu_threads(), loop)
         self._logs: Mapping[str, RequestLog] = {}
+        self._router = Router(manager.available, self._start, observer, loop)
         self._limited: dict[Pending, None] = {}
         self._sweeping = False
 
     def log_to(self, logs: Mapping[str, RequestLog]) -> None:
         """Have requests of these models, and of no others, written down from now on."""
         self._logs = logs
+
+    def try_out(self, wanted: Mapping[str, CanaryOptions]) -> None:
+        """Try new versions of these models, and of no others, on some of their requests from now on."""
+        self._router.follow(wanted)
+
+    def resolve(self, ref: ModelRef) -> ModelRef:
+        """Return which version a request is for, if it names none and a lot decides; for wires that must know before.
+
+        ``submit`` does the same with what still names none.
+        """
+        return self._router.resolve(ref) if self._router.canaries else ref
 
     # -- the life of a version ------------------------------------------------------------------------------------
 
@@ -189,7 +210,10 @@ class Inference:
         """
         if self._logs:
             reply = self._logged(request, reply)
-        return self._submit(request, reply, None)
+        if self._router.canaries:
+            request = replace(request, model=self.resolve(request.model))
+            reply = self._router.watched(request, reply)
+        return self._start(request, reply)
 
     def _logged(self, request: InferRequest, reply: Reply) -> Reply:
         """Return a reply that writes the answer down too, if this request is picked."""
@@ -209,9 +233,11 @@ class Inference:
 
         A ``Stream`` of it can be resumed too; an answer that is not made in parts comes as one, in no stream.
         """
-        return self._submit(request, Whole(consumer), consumer)
+        if self._router.canaries:
+            request = replace(request, model=self.resolve(request.model))
+        return self._start(request, Whole(consumer), consumer)
 
-    def _submit(self, request: InferRequest, reply: Reply, consumer: Consumer | None) -> Pending | None:
+    def _start(self, request: InferRequest, reply: Reply, consumer: Consumer | None = None) -> Pending | None:
         now = time.monotonic()
         deadline = request.deadline
         if deadline is not None and deadline <= now:
@@ -347,20 +373,3 @@ def _give(reply: Reply, outcome: InferResponse | ServingError) -> None:
 
 def _nobody(_outcome: InferResponse | ServingError) -> None:
     """Take the reply to a request that nobody made."""
-
-
-def schedule_of(parameters: BatchingParameters, max_alone: int) -> Schedule:
-    """Return TensorFlow Serving's parameters as the scheduler takes them."""
-    return Schedule(
-        max_rows=parameters.max_batch_size,
-        batch_rows=parameters.execution_batch_size,
-        timeout_s=parameters.batch_timeout_micros / 1e6,
-        max_batches=parameters.max_enqueued_batches,
-        split=parameters.enable_large_batch_splitting,
-        max_alone=max_alone,
-    )
-
-
-def padding_of(parameters: BatchingParameters) -> Padding:
-    """Return how their batches are filled up."""
-    return Padding(parameters.allowed_batch_sizes, parameters.pad_variable_length_inputs)

@@ -9,6 +9,8 @@ from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import Array
 from servable.lifecycle.warmup import SignatureProfile
 from servable.serving.batching_parameters import BatchingParameters
+from servable.serving.execution import Padding
+from servable.serving.scheduling import Schedule
 
 HIGHEST_RAGGED_RANK = 6
 
@@ -97,3 +99,20 @@ def _has_rows(signature: Signature) -> tuple[bool, str]:
         if spec.shape is not None and (not spec.shape or spec.shape[0] is not None):
             return False, f"{spec.name} does not begin with a free dimension"
     return True, "batching parameters say so"
+
+
+def schedule_of(parameters: BatchingParameters, max_alone: int) -> Schedule:
+    """Return TensorFlow Serving's parameters as the scheduler takes them."""
+    return Schedule(
+        max_rows=parameters.max_batch_size,
+        batch_rows=parameters.execution_batch_size,
+        timeout_s=parameters.batch_timeout_micros / 1e6,
+        max_batches=parameters.max_enqueued_batches,
+        split=parameters.enable_large_batch_splitting,
+        max_alone=max_alone,
+    )
+
+
+def padding_of(parameters: BatchingParameters) -> Padding:
+    """Return how their batches are filled up."""
+    return Padding(parameters.allowed_batch_sizes, parameters.pad_variable_length_inputs)

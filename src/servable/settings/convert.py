@@ -233,6 +233,8 @@ def _add_model(config: Any, model: ServedModel, made: Conversion) -> None:
         made.files[name] = text_format.to_text(_batching(model.batching))
         made.flags.append("--enable_per_model_batching_parameters=true")
         made.lost.append(f"model {known.name}: copy {name} into each of its versions, as batching_params.pbtxt")
+    if model.canary is not None:
+        made.lost.append(f"model {known.name}: canary: TensorFlow Serving tries no version on a share of the requests")
     if model.request_log is not None:
         _set_log(message.logging_config, model, model.request_log, made)
 

@@ -13,7 +13,7 @@ from servable.engines.base import ENGINES
 from servable.lifecycle.config import All, Latest, ModelConfig, Policy, Specific, resolve_path
 from servable.settings.models import ServedModel
 from servable.settings.options import option_fields
-from servable.settings.tables import batching_table, refuse_unknown, request_log_table
+from servable.settings.tables import batching_table, canary_table, refuse_unknown, request_log_table
 from servable.settings.values import from_file
 
 FILE_OPTIONS = {item.name: item for item in option_fields() if item.name != "config"}
@@ -24,6 +24,7 @@ MODEL_KEYS = {
     "versions": '"latest", "all", { latest = N }, or a list of version numbers',
     "labels": "names for versions: { stable = 3 }",
     "batching": "TensorFlow Serving's batching parameters for this model: { max_batch_size = 32 }",
+    "canary": "a new version on trial: { percent = 10, shadow_percent = 5 }",
     "request_log": 'its request log: { filename_prefix = "logs/m", sampling_rate = 0.01 }',
 }
 """Key of a ``[[models]]`` table -> what it is."""
@@ -83,6 +84,7 @@ def _model(path: Path, number: int, table: Mapping[str, Any]) -> list[ServedMode
     policy = _policy(table["versions"], where) if "versions" in table else None
     labels = _labels(table.get("labels", {}), where)
     batching = batching_table(table["batching"], f"{where}: batching") if "batching" in table else None
+    canary = canary_table(table["canary"], f"{where}: canary") if "canary" in table else None
     request_log = None
     if "request_log" in table:
         request_log = request_log_table(table["request_log"], f"{where}: request_log", path.parent)
@@ -90,14 +92,14 @@ def _model(path: Path, number: int, table: Mapping[str, Any]) -> list[ServedMode
         configs = _resolve(path.parent / (_text(table, "path", where) or ""), name)
     except ServingError as error:
         raise ServingError(error.code, f"{where}: {error.message}") from None
-    for key in ("labels", "request_log"):
+    for key in ("labels", "request_log", "canary"):
         if len(configs) > 1 and table.get(key):
             names = ", ".join(config.name for config in configs)
             raise invalid_argument(f"{where}: {key} belongs to one model; this path holds several: {names}")
     if policy is not None and any(config.fixed_versions is not None for config in configs):
         raise invalid_argument(f"{where}: versions is for a directory of versions; this path is one version")
     configs = [replace(config, engine=engine, labels=labels, policy=policy or config.policy) for config in configs]
-    return [ServedModel(config, batching, request_log) for config in configs]
+    return [ServedModel(config, batching, request_log, canary) for config in configs]
 
 
 def _resolve(path: Path, name: str | None) -> list[ModelConfig]:

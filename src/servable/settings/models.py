@@ -12,6 +12,7 @@ from servable.core.errors import ServingError, invalid_argument
 from servable.lifecycle.config import All, Latest, ModelConfig, Policy, Specific, resolve_path
 from servable.observe.log_options import RequestLogOptions
 from servable.serving.batching_parameters import BatchingParameters
+from servable.serving.canary import CanaryOptions
 from servable.settings.config_fields import MODEL_SERVER, idle_reason
 from servable.settings.text_files import TextMessage, read_text_message
 
@@ -22,12 +23,14 @@ LIST = ("model_config_list", 0, "config")
 class ServedModel:
     """One configured model: what the lifecycle must know of it, and how its requests are batched and logged.
 
-    ``batching`` ``None`` leaves it to the options for all models; ``request_log`` ``None`` logs nothing.
+    ``batching`` ``None`` leaves it to the options for all models; ``request_log`` ``None`` logs nothing; ``canary``
+    ``None`` tries nothing.
     """
 
     config: ModelConfig
     batching: BatchingParameters | None = None
     request_log: RequestLogOptions | None = None
+    canary: CanaryOptions | None = None
 
     @property
     def name(self) -> str:

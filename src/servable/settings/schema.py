@@ -9,7 +9,7 @@ from typing import Any
 
 from servable.engines.base import ENGINES
 from servable.settings.file import FILE_OPTIONS, HIGHEST_VERSION, MODEL_KEYS
-from servable.settings.tables import BATCHING_KEYS, REQUEST_LOG_KEYS, Key
+from servable.settings.tables import BATCHING_KEYS, CANARY_KEYS, REQUEST_LOG_KEYS, Key
 from servable.settings.values import is_list, kind
 
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -44,6 +44,7 @@ _MODEL_TYPES: dict[str, dict[str, Any]] = {
     },
     "labels": {"type": "object", "additionalProperties": _VERSION},
     "batching": _table(BATCHING_KEYS),
+    "canary": _table(CANARY_KEYS),
     "request_log": _table(REQUEST_LOG_KEYS, "filename_prefix"),
 }
 

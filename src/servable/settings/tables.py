@@ -1,4 +1,4 @@
-"""The tables inside ``servable.toml`` that stand for one value: ``batching`` and ``request_log``."""
+"""The tables inside ``servable.toml`` that stand for one value: ``batching``, ``request_log``, ``canary``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from servable.core.errors import ServingError, invalid_argument
 from servable.observe.log_options import RequestLogOptions
 from servable.serving.batching_parameters import BatchingParameters
+from servable.serving.canary import CanaryOptions
 from servable.settings.config_fields import BATCHING
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -41,6 +42,28 @@ REQUEST_LOG_KEYS = {
     "max_file_bytes": Key(int, "size at which a file is followed by the next"),
     "max_files": Key(int, "files that are kept; 0 is all"),
 }
+
+
+CANARY_KEYS = {
+    "percent": Key(float, "the share of requests that name no version which goes to the version on trial, 0 to 100"),
+    "shadow_percent": Key(float, "the share of the others which it is asked as well, unseen, answers compared"),
+    "version": Key(int, "the version on trial; by default the newest available one"),
+    "max_error_rate": Key(float, "its rate of failures may be so much above the other version's, 0 to 1"),
+    "max_difference_rate": Key(float, "the share of compared answers that may differ, 0 to 1; by default any"),
+    "min_requests": Key(int, "how many requests decide at least"),
+    "window_s": Key(float, "how many seconds back they count"),
+    "rtol": Key(float, "relative difference up to which numbers are equal"),
+    "atol": Key(float, "absolute difference up to which numbers are equal"),
+}
+
+
+def canary_table(value: object, where: str) -> CanaryOptions:
+    """Return the trial in a table; INVALID_ARGUMENT begins with ``where``."""
+    values = _read(value, CANARY_KEYS, where)
+    try:
+        return CanaryOptions(**values)
+    except ServingError as error:
+        raise ServingError(error.code, f"{where}: {error.message}") from None
 
 
 def batching_table(value: object, where: str) -> BatchingParameters:
