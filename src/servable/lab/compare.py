@@ -175,7 +175,7 @@ class _Run:
             await self._start(contender)
         if not contender.lives:
             return
-        contender.resume()
+        await contender.resume()
         cells = [(lane, concurrency) for lane in contender.lanes for concurrency in self._plan.concurrencies]
         for lane, concurrency in cells if number % 2 == 0 else cells[::-1]:
             if lane.reason or self.interrupted:

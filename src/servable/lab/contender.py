@@ -97,7 +97,7 @@ class Contender:
         lane.blocks.setdefault(concurrency, []).append(block)
         if not step.ok and step.errors + step.wrong:
             lane.reason = self._with_log(_complaint(step))
-        await self._quiet(lane, concurrency)
+        await self._quiet(lane.answer_s, concurrency)
         return block
 
     def pause(self) -> None:
@@ -105,10 +105,11 @@ class Contender:
         if self._group is not None:
             self._group.pause()
 
-    def resume(self) -> None:
-        """Let them go on."""
+    async def resume(self) -> None:
+        """Let them go on, and make up for what they think they missed: timers that came due meanwhile."""
         if self._group is not None:
             self._group.resume()
+            await self._quiet(max((lane.answer_s for lane in self.lanes), default=0.0), 1)
 
     def interrupt(self) -> None:
         """End a step that is under way early."""
@@ -222,14 +223,14 @@ class Contender:
         if code is not None:
             raise failed_precondition(f"ended with exit code {code}")
 
-    async def _quiet(self, lane: Lane, concurrency: int) -> None:
+    async def _quiet(self, answer_s: float, concurrency: int) -> None:
         """Wait until the server has done what nobody waits for any more, so that it is in nobody's way."""
         if self._group is None:
             return
-        limit = time.monotonic() + max(_QUIET_LIMIT_S, 2 * concurrency * lane.answer_s)
+        limit = time.monotonic() + max(_QUIET_LIMIT_S, 2 * concurrency * answer_s)
         last, at = _cpu_s(self._group), time.monotonic()
         while time.monotonic() < limit:
-            await asyncio.sleep(max(0.1, 2 * lane.answer_s))
+            await asyncio.sleep(max(0.1, 2 * answer_s))
             spent, now = _cpu_s(self._group), time.monotonic()
             if spent - last < _QUIET_SHARE * (now - at):
                 return

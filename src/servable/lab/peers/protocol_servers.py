@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +61,11 @@ class TensorFlowModelServer(Peer):
 
     def lacking(self) -> str:
         """Look for the program."""
-        return "" if shutil.which(self.name) else f"there is no {self.name} on PATH"
+        return "" if _program(self.name) else f"there is no {self.name} of TensorFlow on PATH"
 
     def command(self, python: Path, placement: Placement) -> Command:
         """Serve the directory of versions above the SavedModel."""
-        program = shutil.which(self.name) or self.name
+        program = _program(self.name) or self.name
         parameters = placement.folder / "batching.txt"
         parameters.write_text(
             f"max_batch_size {{ value: {placement.batch_rows} }}\n"
@@ -180,6 +180,19 @@ class TfServer(Peer):
             Door(f"grpc://{authority}/{placement.model}", "tfserving-grpc", grpc),
             Door(f"http://{authority}/models/{placement.model}/predict", "http", http),
         ]
+
+
+def _program(name: str) -> str | None:
+    """Return a compiled program on PATH: this package brings a script of the same name, which is no peer."""
+    for folder in os.get_exec_path():
+        path = Path(folder, name)
+        try:
+            with path.open("rb") as file:
+                if file.read(4) == b"\x7fELF" and os.access(path, os.X_OK):
+                    return str(path)
+        except OSError:
+            continue
+    return None
 
 
 @dataclass(frozen=True)
