@@ -64,10 +64,9 @@ def load_section(result: Result) -> Iterator[Section]:
 def _load_series(steps: Sequence[Step]) -> list[Series]:
     clean = [step for step in steps if not step.errors and not step.wrong]
     failing = [step for step in steps if step.errors or step.wrong]
-    found = []
-    for name, value in (("p50", lambda x: x.p50_ms), ("p99", lambda x: x.p99_ms)):
-        points = [Point(s.throughput_per_s, value(s.latency) / 1e3, label=s.label) for s in clean]
-        found.append(Series(name, points, labels=name == "p99"))
+    p50 = [Point(step.throughput_per_s, step.latency.p50_ms / 1e3, label=step.label) for step in clean]
+    p99 = [Point(step.throughput_per_s, step.latency.p99_ms / 1e3, label=step.label) for step in clean]
+    found = [Series("p50", p50, labels=False), Series("p99", p99)]
     if failing:
         points = [Point(s.throughput_per_s, s.latency.p99_ms / 1e3, label=s.label) for s in failing]
         found.append(Series("p99 of loads with failures", points, bad=True, line=False))
@@ -94,7 +93,7 @@ def latency_section(result: Result) -> Iterator[Section]:
     if not steps:
         return
     try:
-        blocks = [_percentile_curves(_spread(steps)), _histogram(best(steps))]
+        blocks: list[Block] = [_percentile_curves(_spread(steps)), _histogram(best(steps))]
     except ServingError as error:
         yield Section("Latency", (Notice(f"The curves are missing: {error.message}.", Tone.WARNING),))
         return
