@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from servable.app.addresses import EVERY_WIRE, listen_addresses
@@ -190,6 +191,7 @@ class Server:
         period_s = self.settings.model_config_file_poll_wait_seconds
         if self.settings.model_config_file and period_s > 0:
             reload = Reload(
+                Path(self.settings.model_config_file),
                 lambda: together(self.settings.file_models(), named),
                 self.apply_models,
                 lambda: list(self.models.values()),

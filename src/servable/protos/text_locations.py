@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
@@ -32,10 +33,11 @@ class _Token(NamedTuple):
 def field_places(text: str) -> dict[FieldPath, Place]:
     """Return where each field of a text begins that was parsed without an error. What is no such text gives less."""
     tokens = [_Token(found[0], found.start()) for found in _TOKENS.finditer(text) if not found[0].startswith("#")]
+    starts = [0, *(found.end() for found in re.finditer("\n", text))]
     places: dict[FieldPath, Place] = {}
     for path, offset in _fields(iter(tokens), (), ""):
-        line_start = text.rfind("\n", 0, offset) + 1
-        places[path] = Place(text.count("\n", 0, offset) + 1, offset - line_start + 1)
+        line = bisect_right(starts, offset)
+        places[path] = Place(line, offset - starts[line - 1] + 1)
     return places
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,6 @@ def read_text_message(path: str | Path, message_class: Any, *, allow_unknown: bo
     except OSError as error:
         code = Code.PERMISSION_DENIED if isinstance(error, PermissionError) else Code.INVALID_ARGUMENT
         raise ServingError(code, f"cannot read {path}: {error.strerror}") from None
-    return _parse(path, data, message_class, allow_unknown)
-
-
-@lru_cache(maxsize=8)
-def _parse(path: Path, data: bytes, message_class: Any, allow_unknown: bool) -> TextMessage:  # noqa: FBT001  # a cache's key
-    """Parse, once as long as a file stays the same: one of many models takes tens of milliseconds, at each poll."""
     # These words stand in TensorFlow Serving's log, where scripts look for them.
     source = f"Error parsing text-format {message_class.DESCRIPTOR.full_name}: {path}"
     try:
