@@ -81,13 +81,12 @@ class Behaviours:
         }
 
 
-def after(behaviour: Behaviour, act: Any) -> None:
-    """Act after the behaviour's delay, and note how long that was in truth."""
-    begin = time.perf_counter()
+def after(behaviour: Behaviour, begin: float, act: Any) -> None:
+    """Act after the behaviour's delay, and note how long it took in truth since the request arrived at ``begin``."""
 
     def now() -> None:
-        behaviour.took_ms.append((time.perf_counter() - begin) * 1000)
         act()
+        behaviour.took_ms.append((time.perf_counter() - begin) * 1000)
 
     if behaviour.delay_s:
         asyncio.get_running_loop().call_later(behaviour.delay_s, now)
@@ -105,6 +104,7 @@ class GrpcStub(asyncio.Protocol):
         self.behaviours = behaviours
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self.bodies: dict[int, bytearray] = {}
+        self.arrived = 0.0
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -112,6 +112,7 @@ class GrpcStub(asyncio.Protocol):
         transport.write(self.h2.data_to_send())
 
     def data_received(self, data: bytes) -> None:
+        self.arrived = time.perf_counter()
         for event in self.h2.receive_data(data):
             if isinstance(event, h2.events.RequestReceived):
                 self.bodies[event.stream_id] = bytearray()
@@ -125,7 +126,7 @@ class GrpcStub(asyncio.Protocol):
     def ask(self, stream_id: int, body: bytes) -> None:
         request = tfserving_grpc.decode_predict_request(body, 5)
         behaviour = self.behaviours.of(request.model.name)
-        after(behaviour, lambda: self.answer(stream_id, behaviour.next()))
+        after(behaviour, self.arrived, lambda: self.answer(stream_id, behaviour.next()))
 
     def answer(self, stream_id: int, kind: str) -> None:
         head = [(":status", "200"), ("content-type", "application/grpc")]
@@ -151,6 +152,7 @@ class RestStub(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        arrived = time.perf_counter()
         self.data += data
         head, separator, body = self.data.partition(b"\r\n\r\n")
         if not separator:
@@ -164,7 +166,7 @@ class RestStub(asyncio.Protocol):
             self.write("200 OK", json.dumps(self.behaviours.truth()).encode())
             return
         behaviour = self.behaviours.of(target)
-        after(behaviour, lambda: self.answer(behaviour.next()))
+        after(behaviour, arrived, lambda: self.answer(behaviour.next()))
 
     def answer(self, kind: str) -> None:
         if kind in {"error", "status"}:

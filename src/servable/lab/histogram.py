@@ -79,6 +79,14 @@ class Histogram:
         used = np.flatnonzero(self.counts)
         return float(_middle(used) @ self.counts[used]) / count / _NS_PER_MS
 
+    def usual(self) -> float:
+        """Return the mean in ms of all but the outliers: what takes ten times the median is none of the usual."""
+        limit = 10 * self.percentile(50) * _NS_PER_MS
+        used = np.flatnonzero(self.counts)
+        used = used[_middle(used) <= limit]
+        count = int(self.counts[used].sum())
+        return float(_middle(used) @ self.counts[used]) / count / _NS_PER_MS if count else 0.0
+
     def corrected(self, interval_ns: int) -> Histogram:
         """Return what a client with a schedule would have met: each value, and the value less 1, 2, 3 ... intervals.
 

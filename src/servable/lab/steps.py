@@ -40,8 +40,10 @@ def build_step(asked: Asked, recordings: Sequence[Recording]) -> Step:
     latency = merged(one.query if asked.burst else one.latency for one in recordings)
     sends = merged(one.send for one in recordings)
     corrected = None
+    interval_ms = 0.0
     if asked.concurrency is not None and not asked.burst:
-        corrected = latency.corrected(round(latency.percentile(50) * 1e6)).summary()
+        interval_ms = latency.usual()
+        corrected = latency.corrected(round(interval_ms * 1e6)).summary()
     summary = latency.summary()
     client = _client_cost(asked, recordings, duration_s, sends, summary)
     unfinished = [age for one in recordings for age in one.unfinished]
@@ -74,7 +76,7 @@ def build_step(asked: Asked, recordings: Sequence[Recording]) -> Step:
         seconds=seconds(recordings),
         client=client,
         steady=is_steady(recordings),
-        notes=_notes(asked, summary, corrected, unfinished),
+        notes=_notes(asked, summary, corrected, interval_ms, unfinished),
     )
 
 
@@ -193,7 +195,7 @@ def _notes(asked: Asked, latency: Latency, corrected: Latency | None, unfinished
     if corrected is not None and corrected.p99_ms > _HIDDEN * latency.p99_ms:
         found.append(
             f"A closed loop asks nothing while it waits, which hides stalls: p99 {latency.p99_ms:.3g} ms here would be "
-            f"{corrected.p99_ms:.3g} ms for clients that ask every {latency.p50_ms:.3g} ms. Measure with --rate."
+            f"{corrected.p99_ms:.3g} ms for clients that ask every {interval_ms:.3g} ms. Measure with --rate."
         )
     waiting = [age for age in unfinished if age > latency.max_ms * 1e6]
     if asked.offered_rate_per_s is not None and waiting:
