@@ -20,11 +20,17 @@ from servable.core.errors import ServingError
 Serve = Callable[..., ServerProcess]
 
 FAILING = """
-import numpy as np
+from typing import TypedDict
+
 from servable import Tensor
 
+
+class Answer(TypedDict):
+    y: Tensor["float32", None, 1]
+
+
 class Half:
-    def predict(self, x: Tensor["float32", None, 1]) -> {"y": Tensor["float32", None, 1]}:
+    def predict(self, x: Tensor["float32", None, 1]) -> Answer:
         raise ValueError("this version was not tested")
 """
 
