@@ -190,7 +190,9 @@ def _client_cost(
     )
 
 
-def _notes(asked: Asked, latency: Latency, corrected: Latency | None, unfinished: Sequence[int]) -> tuple[str, ...]:
+def _notes(
+    asked: Asked, latency: Latency, corrected: Latency | None, interval_ms: float, unfinished: Sequence[int]
+) -> tuple[str, ...]:
     found = []
     if corrected is not None and corrected.p99_ms > _HIDDEN * latency.p99_ms:
         found.append(
