@@ -30,8 +30,12 @@ def comparison_report(comparison: Comparison) -> Report:
     tone, verdict = _judge(comparison)
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in comparison.rows:
-        groups.setdefault((row.protocol, row.concurrency), []).append(row)
+        if row.concurrency:
+            groups.setdefault((row.protocol, row.concurrency), []).append(row)
     sections = [_group(protocol, concurrency, rows) for (protocol, concurrency), rows in groups.items()]
+    absent = [row for row in comparison.rows if not row.concurrency]
+    if absent:
+        sections.append(Section("Not measured", (_absent(absent),)))
     names = list(dict.fromkeys(row.contestant for row in comparison.rows))
     made = f", {comparison.started}" if comparison.started else ""
     return Report(
@@ -120,6 +124,11 @@ def comparison_table(rows: Sequence[Row], *, every: bool = True) -> Table:
         del wanted[1]
     kept = [(column, cells) for column, cells in wanted if any(cell not in (None, "") for cell in cells)]
     return Table([column for column, _ in kept], list(zip(*(cells for _, cells in kept), strict=True)))
+
+
+def _absent(rows: Sequence[Row]) -> Table:
+    columns = [Column("server"), Column("protocol"), Column("why not")]
+    return Table(columns, [(row.contestant, row.protocol or "all", row.reason) for row in rows])
 
 
 def _cell(estimate: Estimate | None, factor: float = 1.0) -> Cell:
