@@ -318,6 +318,14 @@ def test_a_full_read_is_not_followed_by_another_before_others_had_their_turn() -
     session.assert_clean()
 
 
+def test_a_connection_that_ends_keeps_nothing_of_what_it_was_sent() -> None:
+    session = Session(Limits(frames_per_turn=10))
+    session.start()
+    session.feed(raw(GOAWAY, 0, 0, bytes(8)) * 10_000)
+    assert session.connection.closing
+    assert session.connection._held == []
+
+
 def test_control_replies_that_are_not_read_stop_the_reading_and_then_the_connection() -> None:
     session = Session(Limits(max_ping_strikes=0, rates=Rates(pings=Rate(100_000, 0)), frames_per_turn=100_000))
     session.start()

@@ -261,10 +261,11 @@ class FramedConnection(Lifetime[S], Generic[S]):
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        if self._turn_is_full and self._held and not self.closing:
+        if self._turn_is_full and self._held:
             data = b"".join(self._held)
             self._held.clear()
-            self._turn(data)
+            if not self.closing:
+                self._turn(data)
         if self.closing or not (self._turn_is_full and self._held):
             self._read_on(FULL_TURN)
 
