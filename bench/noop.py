@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import subprocess
-import sys
 import tempfile
-import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +16,12 @@ from pathlib import Path
 from bench.loads import Load, grpc_js_client, grpcio_client, h2load, wrk
 from bench.processes import cpu_seconds, free_port, running, servable_server, wait_until_ok, wait_until_open
 from bench.questions import PREDICT, Sample, Verifier, samples
+from servable.lab.peers import PEERS, Environment, Placement
 from servable.zoo import catalog
 
-HERE = Path(__file__).parent
 MODEL = "noop"
 REST_PATH = f"/v1/models/{MODEL}:predict"
 ROWS = (1, 1, 2, 1, 1, 3, 1, 1)
-PEER_ENVIRONMENT = Path(".venv-peers")
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,8 @@ def figures(seconds: float, repeats: int) -> list[Row]:
             ("servable", "wrk 32", ours, "rest", by_wrk),
             ("servable", "grpcio, deadlines, 32 in flight", ours, "grpc", by_grpcio),
             ("servable", "grpc-js, deadlines, 32 in flight", ours, "grpc", by_grpc_js),
-            ("grpcio sync, 8 threads", "h2load 32x1", lambda: grpcio_sync(model_file), "grpc", by_h2load),
-            ("flask + gunicorn", "wrk 32", lambda: flask_gunicorn(model_file), "rest", by_wrk),
+            ("grpcio sync, 8 threads", "h2load 32x1", lambda: peer("grpcio", model_file), "grpc", by_h2load),
+            ("flask + gunicorn", "wrk 32", lambda: peer("flask", model_file), "rest", by_wrk),
         ]
         rows = []
         for server, load, start, over, run in contestants:
@@ -114,32 +110,19 @@ def figures(seconds: float, repeats: int) -> list[Row]:
 
 
 @contextlib.contextmanager
-def grpcio_sync(model_file: Path) -> Iterator[tuple[int, int]]:
-    port = free_port()
-    command = [sys.executable, str(HERE / "peers" / "grpcio_sync.py"), str(model_file), str(port)]
-    with running(command, environment={}) as process:
-        wait_until_open(port, process)
-        yield process.pid, port
-
-
-@contextlib.contextmanager
-def flask_gunicorn(model_file: Path) -> Iterator[tuple[int, int]]:
-    python = peer_environment("flask", "gunicorn", "onnxruntime", "numpy")
-    port = free_port()
-    command = [
-        str(python), "-m", "gunicorn", "--workers", "1", "--worker-class", "gthread", "--threads", "8",
-        "--keep-alive", "60", "--log-level", "error", "--chdir", str(HERE / "peers"),
-        "--bind", f"127.0.0.1:{port}", "flask_app:app",
-    ]  # fmt: skip
-    with running(command, environment={"MODEL": str(model_file)}) as process:
-        wait_until_ok(f"http://127.0.0.1:{port}/readyz", process)
-        yield process.pid, port
-
-
-def peer_environment(*packages: str) -> Path:
-    """An environment for the peers' packages, made on first use."""
-    python = PEER_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(PEER_ENVIRONMENT, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
-    return python.absolute()
+def peer(name: str, model_file: Path) -> Iterator[tuple[int, int]]:
+    """One of the lab's peers, in its own environment."""
+    rival = PEERS[name]
+    environment = Environment(rival)
+    environment.install(print)
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        placement = Placement(MODEL, model_file, Path(folder), (port, free_port(), free_port()))
+        command = rival.command(environment.python, placement)
+        with running(command.words, environment=dict(command.environment)) as process:
+            url = rival.ready_url(placement)
+            if url is None:
+                wait_until_open(port, process)
+            else:
+                wait_until_ok(url, process)
+            yield process.pid, port
