@@ -66,6 +66,8 @@ def test_wrappers_and_expanded_any_are_read():
         ),
         ("prometheus_config {", "MonitoringConfig", r'f:1:19: Expected "}"'),
         ("}", "MonitoringConfig", r"f:1:1: "),
+        ("prometheus_config {\n path:\n", "MonitoringConfig", r"f:3:1: Expected string but found: '' in field 'path'"),
+        ("prometheus_config {\n enable:\n", "MonitoringConfig", r"f:3:1: Expected .* in field 'enable'"),
         ("max_batch_size: 5", "BatchingParameters", r'f:1:17: Expected "{" in field \'max_batch_size\''),
         ("allowed_batch_sizes: [1,\n x]", "BatchingParameters", r"f:2:2: .*integer: x in field 'allowed_batch_sizes'"),
         ("num_batch_threads { value: 1.5 }", "BatchingParameters", r"f:1:28: .*in field 'value'"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from tests.certificates import Authority, needs_openssl
 
 from servable.cli.flags_page import CONFIG_PAGE, config_page
@@ -399,6 +402,51 @@ def test_a_platform_replaces_flags(tmp_path: Path) -> None:
 def test_a_wrong_platform_is_explained(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ServingError, match=words):
         settings(tmp_path, "platform_config_file", text).engine_options()
+
+
+# -- whatever is in a file ------------------------------------------------------------------------------------------
+
+SEEDS = (
+    SEED_MODELS, SEED_MONITOR, SEED_BATCHING, "server_key: 'x' server_cert: 'y' client_verify: true",
+    platform("session_config { intra_op_parallelism_threads: 2 } batching_parameters { max_batch_size { value: 4 } }"),
+    "intra_op_parallelism_threads: 3 graph_options { optimizer_options { global_jit_level: ON_1 } }",
+)  # fmt: skip
+PIECES = st.sampled_from([*"{}<>[]:;,\"'#\\\n-0e.\0é", "\ufeff", "name", " all {} ", "[type.googleapis.com/a.B]"])
+
+
+def what_is_wrong(read: Callable[[], object]) -> str:
+    try:
+        read()
+    except ServingError as error:
+        return error.message
+    return ""
+
+
+@hypothesis.given(
+    text=st.sampled_from(SEEDS),
+    damage=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 12), PIECES), min_size=1, max_size=4),
+    flag=st.sampled_from([
+        "model_config_file", "batching_parameters_file", "monitoring_config_file", "ssl_config_file",
+        "tensorflow_session_config_file", "platform_config_file",
+    ]),
+)  # fmt: skip
+@hypothesis.settings(
+    max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+def test_a_damaged_file_is_read_or_explained(
+    tmp_path: Path, text: str, damage: list[tuple[int, int, str]], flag: str
+) -> None:
+    for at, length, piece in damage:
+        text = text[:at] + piece + text[at + length :]
+    found = settings(tmp_path, flag, text, enable_batching=True)
+    reading = (
+        found.file_models, found.batching_choice, found.metrics_path, found.tls_options, found.engine_options,
+        found.idle_lines,
+    )  # fmt: skip
+    for read in reading:
+        message = what_is_wrong(read)
+        named = (f"{tmp_path}/f.config:", f"Invalid protobuf file: '{tmp_path}/f.config'")
+        assert not message or message.startswith(named)
 
 
 # -- the table of fields ------------------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ def _explain(failure: Any, text: str, message_name: str, source: str) -> str:
     unknown = re.search(r'Message type "([\w.]+)" has no field named "([^"]+)"', reason)
     if unknown:
         return f"{source}:{line}:{column}: {unknown[1]} has no field {unknown[2]!r}; {_fields(unknown[1], unknown[2])}"
-    lines = text.splitlines()
+    lines = [*text.split("\n"), ""]  # an error at the end may be on the line after the last
     reason = reason.removeprefix(f"{lines[line - 1]!r}: ").rstrip(".")
-    before = "\n".join([*lines[: line - 1], lines[line - 1][: (column or 1) - 1]])
+    before = "\n".join([*lines[: line - 1], lines[line - 1][: (column or 1) - 1]])[-2000:]
     field = re.search(r"([A-Za-z_]\w*)\s*:?\s*\[?[\s\w.,\"'+-]*$", before)
     where = f" in field {field[1]!r}" if field and f'"{field[1]}"' not in reason else ""
     return f"{source}:{line}:{column}: {reason}{where} (reading {message_name})"
