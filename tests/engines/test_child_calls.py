@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -196,6 +197,32 @@ def test_a_call_that_is_given_up_is_cancelled_and_its_answer_hurts_nobody(load: 
     plain = load(f"def predict(self, x: {VECTOR}) -> {VECTOR}:\n    return self.models['other'](x=x)['y'] + 1")
     assert run(plain, caller, 1) == [3]
     assert run(model, caller, 7) == [7]
+
+
+def test_an_answer_does_not_overwrite_what_was_just_asked(load: Load, caller: Doubler) -> None:
+    model = load(f"""
+        async def predict(self, x: {VECTOR}) -> {VECTOR}:
+            self.left = asyncio.ensure_future(self.models["other"](x=x + 7))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return x + 8
+    """)
+    done = threading.Event()
+
+    def be_in_the_way() -> None:
+        while not done.is_set():
+            pass
+
+    # The parent is slow to read: it must be waited for.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.05)
+    threading.Thread(target=be_in_the_way).start()
+    try:
+        assert run(model, caller, 0, 0) == [8, 8]
+    finally:
+        done.set()
+        sys.setswitchinterval(before)
+    assert [request.inputs["x"].tolist() for request in caller.requests] == [[7, 7]]
 
 
 def test_waiting_for_another_model_does_not_count_as_hanging(load: Load, caller: Doubler) -> None:

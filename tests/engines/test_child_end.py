@@ -327,6 +327,23 @@ def test_a_child_whose_parent_is_gone_before_it_looks_ends_at_once() -> None:
     assert ended.returncode == 1
 
 
+def may_lower_niceness() -> bool:
+    allowed: list[bool] = []
+
+    def try_it() -> None:
+        thread = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, before + 1)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, thread, before)
+            allowed.append(True)
+
+    trying = threading.Thread(target=try_it)
+    trying.start()
+    trying.join()
+    return bool(allowed)
+
+
 def test_a_child_loads_in_the_background_and_serves_in_the_foreground() -> None:
     models: list[ChildModel] = []
     nicenesses: list[int] = []
@@ -347,8 +364,9 @@ def test_a_child_loads_in_the_background_and_serves_in_the_foreground() -> None:
         model.begin_serving()
         serving = os.getpriority(os.PRIO_PROCESS, os.getpid())
         assert nicenesses == [11]
-        if niceness() != serving:
+        if not may_lower_niceness():
             pytest.skip("this account may not lower a niceness")
+        assert niceness() == serving
         os.kill(model.pid, signal.SIGKILL)
         wait_until(lambda: answers(model))
         assert niceness() == serving

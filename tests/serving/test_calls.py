@@ -24,7 +24,9 @@ from servable.lifecycle.config import ManagerOptions, ModelConfig, VersionSpec
 from servable.lifecycle.manager import LoadedModel, LoadedVersion, Manager
 from servable.lifecycle.warmup import WarmupOptions, warm_up
 from servable.serving.batching_parameters import BatchingParameters
+from servable.serving.calls import Calls
 from servable.serving.inference import Executor, Inference
+from servable.serving.pending import Pending
 from servable.serving.plans import BatchingOptions
 
 
@@ -142,7 +144,7 @@ def test_calls_of_one_computation_share_a_batch_and_need_no_slot_of_their_caller
     run(test)
 
 
-def test_a_call_inherits_the_latest_deadline_of_its_batch_and_none_if_one_has_none() -> None:
+def test_a_deadline_ends_the_calls_too() -> None:
     async def test() -> None:
         half = FakeModel()
         async with serving({"top": CallingModel("half"), "half": half}) as inference:
@@ -154,6 +156,21 @@ def test_a_call_inherits_the_latest_deadline_of_its_batch_and_none_if_one_has_no
             await until(lambda: all(loaded.in_use == 0 for loaded in loaded_of(inference, "top")))
             half.gate.set()
             assert await answer(inference, ask("top", 2)) == [4]
+
+    run(test)
+
+
+@pytest.mark.parametrize(("deadlines", "latest"), [((5.0, 7.0, 6.0), 7.0), ((5.0, None), None), ((None,), None)])
+def test_calls_go_out_in_the_name_of_those_who_wait(deadlines: tuple[float | None, ...], latest: float | None) -> None:
+    async def test() -> None:
+        async with serving({"half": FakeModel()}) as inference:
+            asked: list[InferRequest] = []
+            items = [Pending(loaded_of(inference, "half")[0], "", {}, (), None, deadline) for deadline in deadlines]
+            items[0].callers = ("top",)
+            calls = Calls.of(items, lambda request, _reply: asked.append(request), asyncio.get_running_loop())
+            calls.call({1: ask("other", 1)}, lambda _number, _outcome: None)
+            await until(lambda: bool(asked))
+            assert (asked[0].deadline, asked[0].callers) == (latest, ("top", "half"))
 
     run(test)
 
