@@ -37,9 +37,7 @@ class Histogram:
 
     def record(self, nanoseconds: npt.ArrayLike) -> None:
         """Count values; those below 1 or above an hour count as the nearest that can be told."""
-        values = np.clip(np.asarray(nanoseconds, np.int64), 1, HIGHEST_NS)
-        if values.size:
-            self.counts += np.bincount(_indices(values), minlength=_SIZE)
+        np.add.at(self.counts, buckets(nanoseconds), 1)
 
     def add(self, other: Histogram) -> None:
         """Count all that another has counted."""
@@ -100,7 +98,7 @@ class Histogram:
         long = values > interval_ns
         for value, count in zip(values[long], counts[long], strict=True):
             missed = np.arange(value - interval_ns, interval_ns - 1, -interval_ns)
-            found.counts += count * np.bincount(_indices(missed), minlength=_SIZE)
+            np.add.at(found.counts, _indices(missed), count)
         return found
 
     def summary(self, *, mean_ms: float | None = None) -> Latency:
@@ -162,6 +160,11 @@ def curve(histogram: Histogram, *, points: int = 200) -> list[tuple[float, float
     nines = max(1.0, math.log10(count))
     percents = [100 * (1 - 10 ** (-nines * step / (points - 1))) for step in range(points)]
     return list(zip(percents, histogram.percentiles(percents), strict=True))
+
+
+def buckets(nanoseconds: npt.ArrayLike) -> Counts:
+    """Return the place of each value among a histogram's counters."""
+    return _indices(np.clip(np.asarray(nanoseconds, np.int64), 1, HIGHEST_NS))
 
 
 def _indices(values: npt.NDArray[np.int64]) -> Counts:
