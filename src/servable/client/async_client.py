@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Self
 
-from servable.client.channel import open_channel
+from servable.client.channel import ExampleCall, open_channel
 from servable.client.inputs import as_inputs, needs_signature
 from servable.client.prediction import Prediction
 from servable.core.errors import invalid_argument
@@ -67,6 +67,40 @@ class AsyncClient:
         request = InferRequest(ref, as_inputs(given, found), signature or "", tuple(outputs))
         response = await self._channel.predict(request, self._timeout_s)
         return Prediction(response.model, response.outputs)
+
+    async def classify(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Return label and score of each class, for each example: a mapping of features to a value or a list.
+
+        Floats make a float feature, integers and bools an int64 feature, text and bytes a bytes feature. ``context``
+        holds features of all examples that lack them.
+        """
+        request = ExampleCall(_model_ref(model, version, label), signature or "", examples, context)
+        return await self._channel.classify(request, self._timeout_s)
+
+    async def regress(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> list[float]:
+        """Return a number for each example; examples and context as for ``classify``."""
+        request = ExampleCall(_model_ref(model, version, label), signature or "", examples, context)
+        return await self._channel.regress(request, self._timeout_s)
 
     async def signatures(
         self, model: str, /, *, version: int | None = None, label: str | None = None

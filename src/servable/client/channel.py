@@ -5,20 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from servable.core.errors import Code, ServingError, invalid_argument
+from servable.core.errors import Code, ServingError, invalid_argument, unimplemented
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.core.signatures import Signature
 from servable.core.status import VersionStatus
 from servable.transport.address import Address
 from servable.transport.errors import Failure, TransportError
 from servable.transport.tls import H1, H2, ClientTlsOptions, client_context
+from servable.wire.example_features import Features
 
 NO_FILES = ClientTlsOptions()
 CLOSE_TIMEOUT_S = 5.0
 _CODES = {Failure.TIMEOUT: Code.DEADLINE_EXCEEDED, Failure.CANCELLED: Code.CANCELLED, Failure.MALFORMED: Code.INTERNAL}
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCall:
+    """A call of Classify or Regress. ``context`` holds the features that every example has that lacks them."""
+
+    model: ModelRef
+    signature: str
+    examples: Sequence[Features]
+    context: Features | None = None
 
 
 class OpenConnections:
@@ -65,6 +77,18 @@ class Channel(ABC):
     @abstractmethod
     async def statuses(self, model: ModelRef, timeout_s: float | None) -> list[VersionStatus]:
         """Return the versions of a model, newest first."""
+
+    async def classify(self, request: ExampleCall, timeout_s: float | None) -> list[list[tuple[str, float]]]:
+        """Return label and score of each class, row by row."""
+        raise unimplemented(
+            f"Classify is a method of TensorFlow Serving's wires; {self.address} is spoken to in another"
+        )
+
+    async def regress(self, request: ExampleCall, timeout_s: float | None) -> list[float]:
+        """Return a number for each row."""
+        raise unimplemented(
+            f"Regress is a method of TensorFlow Serving's wires; {self.address} is spoken to in another"
+        )
 
     @abstractmethod
     async def close(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 
-from servable.client.channel import Channel, OpenConnections, error_of_transport
+from servable.client.channel import Channel, ExampleCall, OpenConnections, error_of_transport
 from servable.core.errors import Code, ServingError
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.core.signatures import Signature
@@ -18,6 +18,7 @@ from servable.transport.http2.client import ClientConnection
 from servable.transport.reply import Reply
 from servable.wire import grpc as wire
 from servable.wire import tfserving_grpc as tfserving
+from servable.wire.example_features import example_bytes
 
 _FIELDS = (
     (b"content-type", b"application/grpc"),
@@ -44,6 +45,16 @@ class GrpcChannel(Channel):
         """Call ``PredictionService/Predict``."""
         body = tfserving.encode_predict_request(request, framed=True)
         return tfserving.decode_predict_response(await self._call(tfserving.PREDICT, body, timeout_s))
+
+    async def classify(self, request: ExampleCall, timeout_s: float | None) -> list[list[tuple[str, float]]]:
+        """Call ``PredictionService/Classify``."""
+        reply = await self._call(tfserving.CLASSIFY, _example_message(request), timeout_s)
+        return tfserving.decode_classification_response(reply)
+
+    async def regress(self, request: ExampleCall, timeout_s: float | None) -> list[float]:
+        """Call ``PredictionService/Regress``."""
+        reply = await self._call(tfserving.REGRESS, _example_message(request), timeout_s)
+        return tfserving.decode_regression_response(reply)
 
     async def signatures(self, model: ModelRef, timeout_s: float | None) -> Mapping[str, Signature]:
         """Call ``PredictionService/GetModelMetadata``."""
@@ -101,6 +112,13 @@ class GrpcChannel(Channel):
                 b"POST", method, fields, authority=self._authority, scheme=self._scheme
             )
         return head
+
+
+def _example_message(request: ExampleCall) -> bytes:
+    examples = [example_bytes(features) for features in request.examples]
+    context = None if request.context is None else example_bytes(request.context)
+    asked = tfserving.ExampleRequest(request.model, request.signature, examples)
+    return wire.wrap_message(tfserving.encode_example_request(asked, context))
 
 
 def _message(reply: Reply) -> bytes:

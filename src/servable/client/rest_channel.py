@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 
-from servable.client.channel import Channel, OpenConnections, error_of_transport
+from servable.client.channel import Channel, ExampleCall, OpenConnections, error_of_transport
 from servable.core.errors import Code
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
@@ -46,6 +46,18 @@ class RestChannel(Channel):
         if specs is not None and request.output_filter:
             specs = {name: specs[name] for name in request.output_filter}
         return InferResponse(request.model, name, tfserving.decode_predict_response(reply, specs))
+
+    async def classify(self, request: ExampleCall, timeout_s: float | None) -> list[list[tuple[str, float]]]:
+        """POST the examples for classify."""
+        return tfserving.decode_classification(await self._ask(request, "classify", timeout_s))
+
+    async def regress(self, request: ExampleCall, timeout_s: float | None) -> list[float]:
+        """POST the examples for regress."""
+        return tfserving.decode_regression(await self._ask(request, "regress", timeout_s))
+
+    async def _ask(self, request: ExampleCall, action: tfserving.Action, timeout_s: float | None) -> bytes:
+        body = tfserving.encode_examples_request(request.examples, request.signature, request.context)
+        return await self._call(b"POST", tfserving.make_path(action, request.model), body, timeout_s)
 
     async def signatures(self, model: ModelRef, timeout_s: float | None) -> Mapping[str, Signature]:
         """GET the metadata."""

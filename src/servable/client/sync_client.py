@@ -56,6 +56,42 @@ class Client:
             )
         )
 
+    def classify(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Return label and score of each class, for each example: a mapping of features to a value or a list.
+
+        Floats make a float feature, integers and bools an int64 feature, text and bytes a bytes feature. ``context``
+        holds features of all examples that lack them.
+        """
+        return self._background.call(
+            self._client.classify(model, examples, signature, version=version, label=label, context=context)
+        )
+
+    def regress(
+        self,
+        model: str,
+        examples: Sequence[Mapping[str, Any]],
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> list[float]:
+        """Return a number for each example; examples and context as for ``classify``."""
+        return self._background.call(
+            self._client.regress(model, examples, signature, version=version, label=label, context=context)
+        )
+
     def signatures(
         self, model: str, /, *, version: int | None = None, label: str | None = None
     ) -> Mapping[str, Signature]:

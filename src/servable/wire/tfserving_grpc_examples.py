@@ -84,10 +84,14 @@ def decode_example_request(body: bytes | memoryview, start: int = 0) -> ExampleR
     return ExampleRequest(model, signature, _rows(message.input))
 
 
-def encode_example_request(request: ExampleRequest) -> bytes:
-    """Return a ClassificationRequest, which is a RegressionRequest too."""
+def encode_example_request(request: ExampleRequest, context: bytes | None = None) -> bytes:
+    """Return a ClassificationRequest, which is a RegressionRequest too. ``context`` is an Example for all of them."""
     message = protos.serving_internal.SerializedExampleRequest(model_spec=model_spec(request.model, request.signature))
-    message.input.example_list.examples.extend(request.examples)
+    if context is None:
+        message.input.example_list.examples.extend(request.examples)
+    else:
+        message.input.example_list_with_context.examples.extend(request.examples)
+        message.input.example_list_with_context.context = context
     return bytes(message.SerializeToString())
 
 

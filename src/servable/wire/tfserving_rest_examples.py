@@ -7,20 +7,20 @@ fraction or exponent a float_list, strings and ``{"b64": "..."}`` a bytes_list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
+
+import numpy as np
 
 from servable import protos
 from servable.core.errors import ServingError, internal, invalid_argument
 from servable.core.messages import ModelRef
 from servable.core.tensors import Array
 from servable.wire import json_dialect, json_writer
+from servable.wire.example_features import Features, plain_features
 from servable.wire.json_dialect import excerpt, text_bytes, type_name
 from servable.wire.json_tensors import base64_bytes, is_base64
 from servable.wire.tfserving_examples import Classification, ExampleRequest
-
-Feature = int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bytes]
-"""What a feature may be in ``encode_examples_request``."""
 
 _LIMIT = 2**63
 
@@ -60,13 +60,16 @@ def encode_regression(values: Array) -> bytes:
 
 
 def encode_examples_request(
-    examples: Sequence[Mapping[str, Feature]], signature: str = "", context: Mapping[str, Feature] | None = None
+    examples: Sequence[Features], signature: str = "", context: Features | None = None
 ) -> bytes:
-    """Return the body that sends ``examples`` for classify or regress. Bytes that are not UTF-8 become base64."""
+    """Return the body that sends ``examples`` for classify or regress. Bytes that are not UTF-8 become base64.
+
+    INVALID_ARGUMENT for values that no feature holds.
+    """
     document: dict[str, Any] = {"signature_name": signature} if signature else {}
     if context is not None:
-        document["context"] = {name: _plain(value) for name, value in context.items()}
-    document["examples"] = [{name: _plain(value) for name, value in example.items()} for example in examples]
+        document["context"] = _plain(context)
+    document["examples"] = [_plain(example) for example in examples]
     return json_writer.dumps(document)
 
 
@@ -157,9 +160,11 @@ def _bytes(element: Any) -> bytes:
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {"int64": int, "float": float, "bytes": _bytes}
 
 
-def _plain(value: Feature) -> Any:
+def _plain(features: Features) -> dict[str, list[Any]]:
+    return {name: list(map(_plain_value, values)) for name, values in plain_features(features).items()}
+
+
+def _plain_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return json_writer.string(value)
-    if isinstance(value, str | int | float):
-        return value
-    return [_plain(item) for item in value]
+    return json_writer.finished(np.float64(value)) if isinstance(value, float) else value
