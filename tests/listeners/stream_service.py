@@ -26,7 +26,7 @@ class StreamService:
         self.sent = 0
         self.gate = asyncio.Event()
         make: dict[str, Callable[[wire.Call], Route]] = {
-            "Echo": lambda call: UnaryRoute(call, lambda body, start: body[start:]),
+            "Echo": lambda call: UnaryRoute(call, self.echo),
             "Output": self.streams.server_streaming(self.output),
             "Endless": self.streams.server_streaming(self.endless),
             "Input": self.streams.client_streaming(self.input),
@@ -42,6 +42,10 @@ class StreamService:
 
     def route(self, head: RequestHead) -> Route:
         return self.methods[head.target](wire.parse_call(head.fields, self.compression))
+
+    def echo(self, body: bytes, start: int) -> bytes:
+        self.log.append("echo")
+        return body[start:]
 
     async def output(self, message: bytes, call: StreamCall) -> AsyncGenerator[bytes, None]:
         for size in message.split(b","):

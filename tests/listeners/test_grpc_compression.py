@@ -150,10 +150,12 @@ def test_large_compressed_requests_g011(body: bytes, status: int) -> None:
 
 def test_given_up_while_its_message_is_decompressed() -> None:
     async def main() -> None:
-        call = Call(StreamService(), "Echo", (b"grpc-encoding", b"gzip"))
+        service = StreamService()
+        call = Call(service, "Echo", (b"grpc-encoding", b"gzip"))
         call.session.feed(d(1, compressed(NOISE), ES) + rst(1))
         while call.session.connection.active:
             await asyncio.sleep(0.001)
+        assert service.log == [], "nobody works for a client that has gone"
         call.session.assert_clean()
 
     run(main)
