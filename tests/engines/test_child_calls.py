@@ -275,6 +275,17 @@ def test_threads_of_a_plain_function_take_turns(load: Load, caller: Doubler) -> 
     assert run(model, caller, 1, 2, 3) == [2, 4, 6]
 
 
+def test_threads_beside_a_coroutine_call_through_its_loop(load: Load, caller: Doubler) -> None:
+    model = load(f"""
+        async def predict(self, x: {VECTOR}) -> {VECTOR}:
+            def one(value):
+                return self.models["other"](x=value)["y"]
+            return np.array(await asyncio.gather(*(asyncio.to_thread(one, value) for value in x)))
+    """)
+    assert run(model, caller, 1, 2, 3) == [2, 4, 6]
+    assert run(model, caller, 4) == [8]
+
+
 @pytest.mark.parametrize(
     ("code", "names"),
     [
@@ -282,6 +293,8 @@ def test_threads_of_a_plain_function_take_turns(load: Load, caller: Doubler) -> 
         ("class M:\n    uses: tuple = ('a',)\n    def predict(self): ...", ("a",)),
         ("uses = ['a']\nclass _M:\n    uses = ['b']\nclass M:\n    def predict(self): ...", ()),
         ("class M:\n    def predict(self): (", ()),
+        pytest.param("class M:\n    uses = ['a']\nx = " + "(" * 5000, (), id="too deep"),
+        pytest.param("class M:\n    uses = ['a']\nx = " + "-" * 50_000 + "1", (), id="too deep to be parsed"),
     ],
 )
 def test_uses_is_read_without_running_the_file(tmp_path: Path, code: str, names: tuple[str, ...]) -> None:

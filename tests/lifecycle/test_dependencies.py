@@ -100,6 +100,7 @@ def test_waiting_in_vain_holds_up_nobody_and_says_why(engine: FakeEngine, run_la
     async def body(lab: Lab) -> None:
         engine.failures[2] = [not_found("no file")]
         follow(lab, {"top": (1, ("bad",)), "bad": (2, ()), "lost": (3, ("stranger",)), "over": (4, ("top",))})
+        assert await lab.manager.wait_settled(None, 10)
         assert not await lab.manager.wait_ready(10)
         assert reason(lab, "top") == "it uses model bad, which could not be loaded"
         assert "stranger, which this server is not told to serve" in reason(lab, "lost")

@@ -37,7 +37,7 @@ def declared_uses(path: Path) -> tuple[str, ...]:
     """
     try:
         tree = ast.parse(path.read_bytes(), str(path))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return ()  # the load says what is wrong with it
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

@@ -19,10 +19,25 @@ class Turns:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self._predicting = False
+        """Whether the loop runs predict itself, and not only calls for it."""
 
     def run(self, work: Any) -> Any:
-        """Run a coroutine to its end. Threads take turns."""
-        with self._lock:
+        """Run predict, which is a coroutine, to its end."""
+        self._predicting = True
+        try:
+            return self._run(work)
+        finally:
+            self._predicting = False
+
+    def wait_for(self, call: Any) -> Any:
+        """Wait for a call in a thread that has no loop: for a plain predict, or in a thread beside it."""
+        if self._predicting and self._loop is not None:
+            return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        return self._run(call)
+
+    def _run(self, work: Any) -> Any:
+        with self._lock:  # threads of a plain predict take turns
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
             return self._loop.run_until_complete(work)
@@ -109,7 +124,7 @@ class OtherModel:
         except BaseException:
             call.close()
             raise
-        return call if inside else self._turns.run(call)
+        return call if inside else self._turns.wait_for(call)
 
     def _tensor(self, name: str, value: Any) -> Array:
         try:
