@@ -66,6 +66,7 @@ def test_wrappers_and_expanded_any_are_read():
         ),
         ("prometheus_config {", "MonitoringConfig", r'f:1:19: Expected "}"'),
         ("}", "MonitoringConfig", r"f:1:1: "),
+        ("prometheus_config {\n path: 'C:\\dir' }", "MonitoringConfig", r"f:2:11: there is no escape \\d; "),
         ("prometheus_config {\n path:\n", "MonitoringConfig", r"f:3:1: Expected string but found: '' in field 'path'"),
         ("prometheus_config {\n enable:\n", "MonitoringConfig", r"f:3:1: Expected .* in field 'enable'"),
         ("max_batch_size: 5", "BatchingParameters", r'f:1:17: Expected "{" in field \'max_batch_size\''),

@@ -30,6 +30,10 @@ TEXTS = [
     "model_config_list { config { model_version_policy { all } } }",
     "model_config_list { config: [ {name:'a'}, ] }",
     "// c",
+    r"model_config_list { config { name: '\?\a\x41\X42\7\101\u00e9\U0001F600\\' } } # \s",
+    r"model_config_list { config { name: 'a\sb' } }",
+    r"model_config_list { config { name: '\xg' } }",
+    r"model_config_list { config { name: '\u12' } }",
     "",
 ]
 

@@ -12,6 +12,13 @@ from typing import Any
 
 from servable.protos import pool
 
+_STRINGS = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
+_ESCAPES = re.compile(
+    r"""\\(?:[abfnrtv\\'"?]|[0-3][0-7]{0,2}|[4-7][0-7]?|[xX][\da-fA-F]{1,2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|(?P<wrong>.))"""
+)
+_SPELLED = {"\\?": "?", "\\X": "\\x"}
+"""The beginning of an escape that only the C++ parser knows -> what means the same."""
+
 
 def parse(text: str | bytes, message_class: Any, source: str = "<text>", *, allow_unknown: bool = False) -> Any:
     """Return the message that ``text`` describes. ``ValueError`` names source, line, column and field.
@@ -22,7 +29,7 @@ def parse(text: str | bytes, message_class: Any, source: str = "<text>", *, allo
 
     if isinstance(text, bytes):
         text = _decode(text, source)
-    text = text.removeprefix("\ufeff")
+    text = _with_python_escapes(text.removeprefix("\ufeff"), source)
     try:
         return text_format.Parse(text, message_class(), allow_unknown_field=allow_unknown, descriptor_pool=pool())
     except text_format.ParseError as failure:
@@ -45,6 +52,28 @@ def _decode(data: bytes, source: str) -> str:
     except UnicodeDecodeError as failure:
         line = data.count(b"\n", 0, failure.start) + 1
         raise ValueError(f"{source}:{line}: byte {failure.start} is not UTF-8") from None
+
+
+def _with_python_escapes(text: str, source: str) -> str:
+    """Return the text with the escapes that Python's parser knows. It would take others for the characters they are."""
+    if "\\" not in text:
+        return text
+
+    def escape(found: re.Match[str]) -> str:
+        if found["wrong"] is not None:
+            start = string.start() + found.start()
+            line = text.count("\n", 0, start) + 1
+            column = start - text.rfind("\n", 0, start)
+            raise ValueError(f"{source}:{line}:{column}: there is no escape \\{found['wrong']}; \\\\ is a backslash")
+        head = found[0][:2]
+        return _SPELLED.get(head, head) + found[0][2:]
+
+    parts, end = [], 0
+    for string in _STRINGS.finditer(text):
+        if string[0][0] != "#":
+            parts += [text[end : string.start()], _ESCAPES.sub(escape, string[0])]
+            end = string.end()
+    return "".join([*parts, text[end:]])
 
 
 def _explain(failure: Any, text: str, message_name: str, source: str) -> str:
