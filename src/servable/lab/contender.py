@@ -131,7 +131,8 @@ class Contender:
         if refused:
             raise failed_precondition(refused)
         self._folder.mkdir(parents=True, exist_ok=True)
-        artifact = Path() if contestant.artifact is None else subject.artifact(contestant.artifact)
+        kind = contestant.artifact
+        artifact = Path() if kind is None else await asyncio.to_thread(subject.artifact, kind)
         first, second, third = free_ports(3)
         placement = Placement(
             subject.model,
