@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.exchange import (
+    Exchange,
+    PartedBody,
+    PartedReply,
+    RepliesInParts,
+    ReplyHead,
+    RequestHead,
+    Route,
+    TakesInParts,
+    Trailers,
+)
 
 EMPTY_MESSAGE = bytes(5)
 GRPC = ReplyHead(200, ((b"content-type", b"application/grpc"),))
@@ -127,6 +137,31 @@ class Raises(Unary):
         raise RuntimeError("a defect")
 
 
+class Stream(Unary):
+    """Sends every piece of the body back as it comes."""
+
+    in_parts = True
+
+    def answer(self, exchange: Exchange, body: bytes) -> None:
+        assert isinstance(exchange, TakesInParts)
+        assert isinstance(exchange, RepliesInParts)
+        exchange.receive().start(StreamEcho(exchange, exchange.receive(), exchange.begin(GRPC)))
+
+
+class StreamEcho:
+    def __init__(self, exchange: Exchange, body: PartedBody, reply: PartedReply) -> None:
+        self.body = body
+        self.reply = reply
+        exchange.on_cancel = self.end
+
+    def data(self, part: bytes) -> None:
+        self.reply.write(part)
+        self.body.consume(len(part))
+
+    def end(self) -> None:
+        self.reply.finish(OK)
+
+
 ROUTES: dict[bytes, type[Unary]] = {
     b"echo": Echo,
     b"plain": Plain,
@@ -140,6 +175,7 @@ ROUTES: dict[bytes, type[Unary]] = {
     b"small": Small,
     b"measured": Measured,
     b"raises": Raises,
+    b"stream": Stream,
 }
 
 
