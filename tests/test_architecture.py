@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.plans",
         "serving.batching_parameters", "serving.canary", "observe.log_options",
-        "transport.limits", "transport.listen", "transport.tls", "listeners.http_replies", "engines.base",
+        "transport.limits", "transport.listen", "transport.tls", "listeners.http_replies", "listeners.keys", "engines.base",
     },
     "app": {"core", "engines", "lifecycle", "serving", "wire", "transport", "listeners", "observe", "protos", "settings"},
 }  # fmt: skip

@@ -183,7 +183,7 @@ GRPC, REST = frozenset({"h2"}), frozenset({"h1"})
     ],
 )
 def test_which_port_speaks_what(words: list[str], expected: list[tuple[str, frozenset[str]]]) -> None:
-    assert listen_addresses(parse(*words)) == expected
+    assert [place[:2] for place in listen_addresses(parse(*words))] == expected
 
 
 def test_all_ports_off_is_an_error() -> None:

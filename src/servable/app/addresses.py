@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from servable.core.errors import invalid_argument
 from servable.settings import DEFAULT_LISTEN, ServeSettings
 
 EVERY_WIRE = frozenset({"h1", "h2"})
 
 
-def listen_addresses(settings: ServeSettings) -> list[tuple[str, frozenset[str]]]:
-    """Return where to listen and which protocols each address speaks (design: ports and trust)."""
+class Place(NamedTuple):
+    """One address, the protocols it speaks, and whether it is the operator's own."""
+
+    address: str
+    wires: frozenset[str]
+    is_operators: bool = False
+
+    @property
+    def is_socket(self) -> bool:
+        """Return whether it is a Unix socket."""
+        return self.address.startswith("unix:")
+
+
+def listen_addresses(settings: ServeSettings) -> list[Place]:
+    """Return where to listen (design: ports and trust); INVALID_ARGUMENT if that is nowhere, or twice the same."""
     named_ports = (settings.port, settings.rest_api_port)
     addresses: dict[str, frozenset[str]] = dict.fromkeys(settings.listen, EVERY_WIRE)
     if settings.grpc_socket_path:
@@ -22,5 +37,9 @@ def listen_addresses(settings: ServeSettings) -> list[tuple[str, frozenset[str]]
     if not addresses:
         if named_ports != (None, None):
             raise invalid_argument("every port is off: give --port, --rest_api_port, --grpc_socket_path or --listen")
-        return [(address, EVERY_WIRE) for address in DEFAULT_LISTEN]
-    return list(addresses.items())
+        addresses = dict.fromkeys(DEFAULT_LISTEN, EVERY_WIRE)
+    for address in settings.admin_listen:
+        if address in addresses:
+            raise invalid_argument(f"--admin_listen {address} is a port for everybody too: give it one of its own")
+    public = [Place(address, wires) for address, wires in addresses.items()]
+    return [*public, *(Place(address, EVERY_WIRE, is_operators=True) for address in settings.admin_listen)]

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from servable.app.addresses import EVERY_WIRE, listen_addresses
+from servable.app.addresses import listen_addresses
+from servable.app.offers import Offers
 from servable.app.recorded import record_encoder, replay_warmup
 from servable.core.errors import ServingError, invalid_argument
 from servable.core.status import VersionStatus
@@ -21,19 +22,13 @@ from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.reload import Reload
 from servable.lifecycle.warmup import warm_up
 from servable.listeners.access import WatchedApplication
-from servable.listeners.examples import Examples
-from servable.listeners.grpc import GrpcApplication
-from servable.listeners.grpc_examples import ExampleService
 from servable.listeners.grpc_health import HealthService
-from servable.listeners.grpc_reflection import ReflectionService
-from servable.listeners.grpc_reload import ReloadService
 from servable.listeners.grpc_streams import Streams
-from servable.listeners.http import HttpApplication
+from servable.listeners.guard import GuardedApplication
+from servable.listeners.keys import ApiKeys
 from servable.listeners.ports import PortApplication
-from servable.listeners.predict_streamed import PredictStreamedService
 from servable.observe.access_log import AccessLog, open_access_log
 from servable.observe.metrics import Metrics
-from servable.observe.reading import first_value
 from servable.observe.request_log import RequestLogs
 from servable.serving.inference import Executor, Inference
 from servable.settings import ServedModel, ServeSettings, together
@@ -74,6 +69,7 @@ class Server:
         )
         self._access_log: AccessLog | None = None
         self._tls: ServerTls | None = None
+        self._keys: ApiKeys | None = None
         self._watches: list[asyncio.Future[None]] = []
         self._on_open: Callable[[Server], None] = lambda _server: None
         self._is_open = False
@@ -123,48 +119,27 @@ class Server:
         models = together(self.settings.file_models(), named)
         if not models and not self.settings.model_config_file:
             raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
-        meter = self.metrics.meter("grpc")
-        check_method = self.settings.enable_signature_method_name_check
-        examples = Examples(self.inference, self.manager, check_method=check_method)
-        reflection = ReflectionService(self.streams, lambda: grpc.services())  # noqa: PLW0108  # made below
-        tensor_content = self.settings.enable_serialization_as_tensor_content
-        check = examples.check_predict if check_method else None
-        streamed = PredictStreamedService(self.inference, meter, tensor_content=tensor_content, check=check)
-        reload = ReloadService(self.reload, partial(first_value, self.metrics.registry))
-        more = {
-            **self.health.routes(), **reflection.routes(), **ExampleService(examples, meter).routes(),
-            **reload.routes(), **streamed.routes(self.streams),
-        }  # fmt: skip
-        grpc = GrpcApplication(
-            self.inference,
-            self.manager,
-            meter,
-            more,
-            self.settings.reply_compression(),
-            tensor_content=tensor_content,
-            check=check,
-        )
-        http = HttpApplication(
-            self.inference,
-            self.manager,
-            self.metrics.meter("rest"),
-            self.is_ready,
-            self.metrics.exposition,
-            self.settings.rest_options(),
-            examples,
-        )
+        if self.settings.api_keys_file:
+            self._keys = ApiKeys(self.settings.api_keys)
+        offers = Offers(
+            self.settings, self.inference, self.manager, self.metrics, self.health, self.streams, self.reload,
+            self.is_ready, self._keys,
+        )  # fmt: skip
         limits, tls_options = self.settings.limits(), self.settings.tls_options()
         self._tls = None if tls_options is None else ServerTls(tls_options)
         self._access_log = open_access_log(self.settings.access_log, self.settings.log_format, self.metrics)
         ledger = Ledger(self.metrics.transport_event, report_stall=self.metrics.transport_stall)
         try:
-            for text, wires in listen_addresses(self.settings):
-                application = PortApplication(
-                    grpc if "h2" in wires else None, http if wires == EVERY_WIRE or "h1" in wires else None
+            for place in listen_addresses(self.settings):
+                tls = None if place.is_socket else self._tls
+                listener = Listener(
+                    Address.parse(place.address),
+                    self._logged(offers.application(place)),
+                    limits,
+                    protocols=place.wires,
+                    tls=tls,
+                    ledger=ledger,
                 )
-                address = Address.parse(text)
-                tls = self._tls if address.path is None else None
-                listener = Listener(address, self._logged(application), limits, protocols=wires, tls=tls, ledger=ledger)
                 listener.bind()
                 self.listeners.append(listener)
             if self.settings.opens_at_once():
@@ -271,8 +246,10 @@ class Server:
     def _hang_up(self) -> None:
         self.reopen_logs()
         self.reload_certificates()
+        if self._keys is not None:
+            self._keys.reload()
 
-    def _logged(self, application: PortApplication) -> Application:
+    def _logged(self, application: PortApplication | GuardedApplication) -> Application:
         return application if self._access_log is None else WatchedApplication(application, self._access_log.write)
 
     def _close_access_log(self) -> None:
@@ -294,7 +271,7 @@ class Server:
         ended = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, ended.set)
-        if self.settings.access_log != "off" or self.settings.tls_options() is not None:
+        if self.settings.access_log != "off" or self.settings.tls_options() is not None or self.settings.api_keys_file:
             self._loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         self._on_open = on_listening
         await self.start()

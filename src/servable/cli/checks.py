@@ -136,7 +136,7 @@ def _open_files() -> Finding:
 
 def _ports(settings: ServeSettings) -> Iterator[Finding]:
     try:
-        addresses = [address for address, _ in listen_addresses(settings)]
+        addresses = [place.address for place in listen_addresses(settings)]
     except ServingError as error:
         yield Finding(State.FAILS, "ports", "none", error.message)
         return

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from servable.core.errors import Code
 from servable.core.messages import InferResponse, ModelRef
+from servable.listeners.guard import GuardedApplication
 from servable.listeners.ports import PortApplication
 from servable.observe.access_log import Access
 from servable.transport.exchange import (
@@ -36,7 +37,7 @@ INTERNAL_ERROR = 500
 class WatchedApplication:
     """A port's application, with every reply reported to ``write``."""
 
-    def __init__(self, application: PortApplication, write: Write) -> None:
+    def __init__(self, application: PortApplication | GuardedApplication, write: Write) -> None:
         self._application = application
         self._write = write
 

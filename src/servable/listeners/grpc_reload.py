@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from servable.core.errors import Code, ServingError, internal
 from servable.listeners.grpc import MessageRoute
-from servable.transport.exchange import Exchange, Peer, Route
+from servable.listeners.keys import Administration
+from servable.transport.exchange import Exchange, Route
 from servable.wire import grpc as wire
 from servable.wire import tfserving_grpc as tfserving
 
@@ -19,30 +20,23 @@ log = logging.getLogger("servable.listeners")
 Apply = Callable[[Any], Awaitable[None]]
 """Takes a ``ModelServerConfig`` message; returns when each new model is available, raises if one cannot be."""
 
-IsAllowed = Callable[[Peer], bool]
 Done = Callable[[asyncio.Future[dict[str, int]]], object]
 T = TypeVar("T")
 ReadMetric = Callable[[str], int]
 """Takes a metric's name in TensorFlow's form; returns the value of its first series, 0 if there is none."""
 
 
-def local_only(peer: Peer) -> bool:
-    """Allow administration over loopback and Unix sockets."""
-    return peer.local
-
-
 class ReloadService:
     """What the route needs of the server."""
 
-    def __init__(self, apply: Apply, read_metric: ReadMetric, is_allowed: IsAllowed = local_only) -> None:
+    def __init__(self, apply: Apply, read_metric: ReadMetric) -> None:
         self.apply = apply
         self.read_metric = read_metric
-        self.is_allowed = is_allowed
         self._running: set[asyncio.Future[Any]] = set()  # a task that nobody holds may vanish
 
-    def routes(self) -> dict[bytes, Callable[[wire.Call], Route]]:
-        """Return the method by its path."""
-        return {tfserving.HANDLE_RELOAD_CONFIG_REQUEST: partial(ReloadRoute, self)}
+    def routes(self, administration: Administration) -> dict[bytes, Callable[[wire.Call], Route]]:
+        """Return the method by its path, for those whom ``administration`` allows it."""
+        return {tfserving.HANDLE_RELOAD_CONFIG_REQUEST: partial(ReloadRoute, self, administration)}
 
     def start(self, request: tfserving.ReloadRequest, timeout_s: float | None, done: Done) -> None:
         """Apply, and call ``done`` with how much each metric grew. What was begun goes on when the time is over."""
@@ -68,20 +62,16 @@ class ReloadService:
 class ReloadRoute(MessageRoute):
     """Answers when the new models are there, or one of them has failed."""
 
-    __slots__ = ("_service",)
+    __slots__ = ("_administration", "_service")
 
-    def __init__(self, service: ReloadService, call: wire.Call) -> None:
+    def __init__(self, service: ReloadService, administration: Administration, call: wire.Call) -> None:
         super().__init__(call)
         self._service = service
+        self._administration = administration
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Begin, if this client may."""
-        if not self._service.is_allowed(exchange.peer):
-            raise ServingError(
-                Code.PERMISSION_DENIED,
-                f"the models of this server may be changed over loopback and Unix sockets, not from "
-                f"{exchange.peer.address}",
-            )
+        self._administration.check(exchange)
         request = tfserving.decode_reload_request(body, start)
         self._service.start(request, self.call.timeout_s, partial(self._answer, exchange))
 

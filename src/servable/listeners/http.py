@@ -41,7 +41,10 @@ class HttpApplication:
         exposition: Callable[[], bytes],
         options: RestOptions,
         examples: Examples | None = None,
+        *,
+        operator_pages: bool = True,
     ) -> None:
+        """``operator_pages``: metrics and the overview of the whole server."""
         self._manager = manager
         self._replies = Replies(options)
         examples = examples or Examples(inference, manager)
@@ -50,10 +53,11 @@ class HttpApplication:
         self._pages: dict[bytes, Route] = {
             b"/healthz": PageRoute(lambda: b'{"status": "alive"}\n'),
             b"/readyz": ReadinessRoute(is_ready),
-            b"/metrics": PageRoute(exposition, head=METRICS),
-            overview.PATH.encode(): PageRoute(lambda: overview.encode_overview(self._overview())),
         }
-        if options.metrics_path:
+        if operator_pages:
+            self._pages[b"/metrics"] = PageRoute(exposition, head=METRICS)
+            self._pages[overview.PATH.encode()] = PageRoute(lambda: overview.encode_overview(self._overview()))
+        if operator_pages and options.metrics_path:
             self._pages.setdefault(options.metrics_path.encode(), self._pages[b"/metrics"])
         self._routes: dict[tuple[bytes, bytes, bytes], Route] = {}
 

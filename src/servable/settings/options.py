@@ -78,6 +78,18 @@ class ServeOptions:
     tls_client_auth: str = _option(
         "none", "whether clients must show a certificate of those authorities", choices=tuple(CLIENT_AUTH)
     )
+    api_keys_file: str = _option(
+        "",
+        "keys in TOML that requests over TCP must come with, each for some models or for all",
+        metavar="FILE",
+        is_path=True,
+    )
+    admin_listen: tuple[str, ...] = _option(
+        [],
+        "address of the operator's own port: metrics, the overview and changes of what is served are offered there, "
+        "and not on the other ports",
+        metavar="[HOST:]PORT|unix:PATH",
+    )
     grpc_socket_path: str = _option("", "Unix socket for gRPC, as TensorFlow Serving's", metavar="PATH", is_path=True)
     model_name: str = _option("", "name of the model at --model_base_path (default: default)", metavar="NAME")
     model_base_path: str = _option("", "directory with integer version directories", metavar="PATH", is_path=True)

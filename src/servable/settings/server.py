@@ -12,8 +12,10 @@ from servable.engines.base import EngineOptions
 from servable.lifecycle.config import ManagerOptions, ModelConfig, Transition
 from servable.lifecycle.warmup import WarmupOptions
 from servable.listeners.http_replies import RestOptions
+from servable.listeners.keys import Grant
 from servable.serving.batching_parameters import BatchingParameters
 from servable.serving.plans import BatchingOptions
+from servable.settings.api_keys import read_api_keys
 from servable.settings.batching import POOL_WITHOUT_FILE, BatchingChoice, read_batching_parameters
 from servable.settings.channel_arguments import channel_arguments
 from servable.settings.models import ServedModel, idle_fields, models_of, named_models, read_model_config_file, together
@@ -120,6 +122,10 @@ class ServeSettings(ServeOptions):
                 raise invalid_argument("--ssl_config_file and --tls_... say the same in two ways: give one of them")
             return read_ssl_config(Path(self.ssl_config_file))[0]
         return None if plain else TlsOptions(*given)
+
+    def api_keys(self) -> dict[bytes, Grant]:
+        """Return what each API key is good for, by its digest."""
+        return read_api_keys(Path(self.api_keys_file))
 
     def opens_at_once(self) -> bool:
         """Return whether ports open before the models are loaded."""

@@ -30,6 +30,17 @@ def decode_model_spec(message: Any) -> tuple[ModelRef, str]:
     return model_ref(spec), spec.signature_name
 
 
+def addressed_models(body: bytes | memoryview, start: int = 0, *, tasks: bool = False) -> list[str]:
+    """Return the names of the models that a request is about, whatever else it holds.
+
+    ``tasks``: it is a MultiInferenceRequest, which has a model in each of its tasks.
+    """
+    if tasks:
+        message = parse(protos.serving_internal.SerializedMultiInferenceRequest, body, start)
+        return [task.model_spec.name for task in message.tasks]
+    return [parse(protos.serving_internal.Addressed, body, start).model_spec.name]
+
+
 def model_ref(spec: Any) -> ModelRef:
     """Return the model that a ModelSpec names. Version 0 is a version; a label may be empty."""
     choice = spec.WhichOneof("version_choice")
