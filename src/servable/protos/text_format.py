@@ -14,7 +14,8 @@ from servable.protos import pool
 
 _STRINGS = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
 _ESCAPES = re.compile(
-    r"""\\(?:[abfnrtv\\'"?]|[0-3][0-7]{0,2}|[4-7][0-7]?|[xX][\da-fA-F]{1,2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|(?P<wrong>.))"""
+    r"""\\(?:[abfnrtv\\'"?]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])|"""
+    r"""[xX][\da-fA-F]{1,2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|(?P<wrong>.))"""
 )
 _SPELLED = {"\\?": "?", "\\X": "\\x"}
 """The beginning of an escape that only the C++ parser knows -> what means the same."""
