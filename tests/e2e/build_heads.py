@@ -16,6 +16,8 @@ import tensorflow as tf
 
 v1 = tf.compat.v1
 CLASSIFY, REGRESS, PREDICT = (f"tensorflow/serving/{name}" for name in ("classify", "regress", "predict"))
+TYPES = ("bfloat16", "complex64", "complex128", "float16", "float8_e4m3fn", "int4", "uint16")
+"""Types that no other model of the conformance tests takes."""
 LABELS = ("low", "middle", "h\u00f6her")
 
 
@@ -46,7 +48,9 @@ def heads() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
     value = tf.reduce_sum(logits, axis=1)
     x = v1.placeholder(tf.float32, [None, 2], name="x")
     given = {"inputs": examples}
+    kept = {name: v1.placeholder(tf.as_dtype(name), None, name=f"any_{name}") for name in TYPES}
     return {
+        "types": (kept, {f"same_{name}": tf.identity(tensor) for name, tensor in kept.items()}, PREDICT),
         "serving_default": (given, {"classes": classes, "scores": scores}, CLASSIFY),
         "scores": (given, {"scores": scores}, CLASSIFY),
         "classes": (given, {"classes": classes}, CLASSIFY),

@@ -6,6 +6,8 @@ import functools
 from typing import Any
 
 import grpc
+import ml_dtypes
+import numpy as np
 from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -36,7 +38,7 @@ def check_metadata_has_every_signature(api: Api) -> None:
         assert packed.type_url == "type.googleapis.com/tensorflow.serving.SignatureDefMap"
         found = api.get_model_metadata.SignatureDefMap()
         assert packed.Unpack(found)
-        assert len(found.signature_def) == 24, sorted(found.signature_def)
+        assert len(found.signature_def) == 25, sorted(found.signature_def)
         flat = found.signature_def["flat"]
         assert flat.method_name == "tensorflow/serving/regress"
         assert (flat.inputs["inputs"].name, flat.inputs["inputs"].dtype) == ("examples:0", 7)
@@ -109,6 +111,52 @@ def check_predict_by_version_and_label(api: Api) -> None:
     assert api.call(request).model_spec.version.value == 1
     request.model_spec.version_label = ""
     api.fails(lambda: api.call(request), INVALID, "Unrecognized servable version label: ")
+
+
+TYPED: dict[str, tuple[str, str, Any, list[float | complex]]] = {
+    "bfloat16": ("DT_BFLOAT16", "half_val", [0x3F80, 0x4000, 0xC040], [1, 2, -3]),
+    "complex64": ("DT_COMPLEX64", "scomplex_val", [1.5, -2.0, 0.0, 1.0, 3.0, 0.0], [1.5 - 2j, 1j, 3]),
+    "complex128": ("DT_COMPLEX128", "dcomplex_val", [0.1, -2.0, 0.0, 1e300, 3.0, 0.0], [0.1 - 2j, 1e300j, 3]),
+    "float16": ("DT_HALF", "half_val", [0x3C00, 0x4000, 0xC200], [1, 2, -3]),
+    "float8_e4m3fn": ("DT_FLOAT8_E4M3FN", "float8_val", b"\x38\x40\xc4", [1, 2, -3]),
+    "int4": ("DT_INT4", "int_val", [1, 7, -8], [1, 7, -8]),
+    "uint16": ("DT_UINT16", "int_val", [1, 0, 65535], [1, 0, 65535]),
+}
+"""Input of the signature ``types`` -> its type, the field of its values, three of them, and what they are."""
+
+
+def same(api: Api, **inputs: Any) -> Any:
+    request = api.request("heads", **inputs)
+    request.model_spec.signature_name = "types"
+    return api.call(request).outputs
+
+
+def check_types_that_share_fields(api: Api) -> None:
+    typed = {name: api.typed(dtype, [3], **{field: sent}) for name, (dtype, field, sent, _) in TYPED.items()}
+    outputs = same(api, **typed)
+    content = {
+        name: api.content(dtype, np.array(values, getattr(ml_dtypes, name, name)))
+        for name, (dtype, _, _, values) in TYPED.items()
+    }
+    for found in (outputs, same(api, **content)):
+        for name, (dtype, field, sent, _) in TYPED.items():
+            proto = found[f"same_{name}"]
+            assert api.types.DataType.Name(proto.dtype) == dtype
+            got = getattr(proto, field)
+            assert (got if isinstance(got, bytes) else list(got)) == sent, (name, got)
+            assert not proto.tensor_content
+
+
+def check_one_value_fills_the_shape_of_every_type(api: Api) -> None:
+    few = {"complex64": [1.5, -2.0], "complex128": [0.5, 1.0], "float8_e4m3fn": b"\x38"}
+    filled = {
+        name: api.typed(dtype, [2, 2], **{field: few.get(name, sent[:1])})
+        for name, (dtype, field, sent, _) in TYPED.items()
+    }
+    outputs = same(api, **filled)
+    for name, (_, field, sent, _) in TYPED.items():
+        got = getattr(outputs[f"same_{name}"], field)
+        assert (got if isinstance(got, bytes) else list(got)) == few.get(name, sent[:1]) * 4, name
 
 
 def check_resources_and_variants_are_refused(api: Api) -> None:

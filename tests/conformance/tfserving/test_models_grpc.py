@@ -73,7 +73,8 @@ def reloaded(
     (folder / "code" / "1").mkdir(parents=True)
     (folder / "code" / "1" / "model.py").write_text("raise SystemExit('code from an RPC may never run')\n")
     (folder / "empty").mkdir()
-    with ServerProcess(models.onnx("half_plus_two"), "--listen", "0.0.0.0:0") as started:
+    arguments = ("--listen", "0.0.0.0:0", "--file_system_poll_wait_seconds", "0.1")
+    with ServerProcess(models.onnx("half_plus_two"), *arguments) as started:
         yield started.ready(), folder
 
 

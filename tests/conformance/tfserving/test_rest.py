@@ -308,3 +308,14 @@ def test_small_replies_stay_as_they_are(heads_server: ServerProcess) -> None:
     reply = post(heads_server, f"{HALF}:predict", {"instances": [[1.0]]}, Accept_Encoding="gzip")
     assert "content-encoding" not in reply.headers
     assert "vary" not in reply.headers
+
+
+# -- time --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_time_that_a_request_may_take(serve: Any, models: LiveModels) -> None:
+    server = serve(models.made("slow"), "--rest_api_timeout_in_ms=50").ready()
+    quick = post(server, "/v1/models/slow:predict", {"inputs": 1})
+    assert quick.json == {"outputs": 1}
+    late = post(server, "/v1/models/slow:predict", {"inputs": 400})
+    assert (late.status, late.error) == (504, "Deadline exceeded")
