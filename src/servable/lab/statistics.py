@@ -6,6 +6,7 @@ them. Contestants are paired by round: what slowed a whole round cancels in the 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def ratio(values: Sequence[float], reference: Sequence[float], confidence: float
     return geometric_mean([one / other for one, other in zip(values, reference, strict=True)], confidence)
 
 
+@functools.cache
 def student_t(degrees: int, confidence: float) -> float:
     """Return the t that a Student's t variable stays within, on both sides, with that probability."""
     if degrees < 1 or not 0 < confidence < 1:
