@@ -40,7 +40,7 @@ PREFACE = (
 def main() -> None:
     """Measure, then write the report and the numbers behind it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", choices=[*MODELS, []], default=list(MODELS))
+    parser.add_argument("models", nargs="*", choices=[*MODELS, []], default=[], metavar="MODEL", help="default: all")
     parser.add_argument("--contestants", nargs="+", default=["servable", *PEERS], metavar="CONTESTANT")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a block")
     parser.add_argument("--warmup", type=float, default=0.3)
