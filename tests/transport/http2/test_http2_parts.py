@@ -176,6 +176,28 @@ def test_an_exchange_is_answered_once() -> None:
     session.assert_clean()
 
 
+def test_producers_wait_for_the_whole_connection_too() -> None:
+    session = Session(Limits(max_outbound=100_000), application=FakeApplication())
+    session.start((4, 0))
+    numbers = range(1, 81, 2)
+    session.feed(b"".join(h(number, EH | ES, HOLD) for number in numbers))
+    replies = [begin(exchange) for exchange in session.application.held]
+    drained: list[int] = []
+    for number, reply in enumerate(replies):
+        reply.on_drained = lambda number=number: drained.append(number)
+        while reply.write(bytes(1_000)):
+            pass
+    assert 100_000 < session.connection.sender.queued < 100_000 + len(replies) * 2_000
+    assert drained == []
+    session.feed(settings((4, 1_000_000)) + wu(0, 10 * MIB))
+    sent(session)
+    assert sorted(drained) == list(range(len(replies))), "each is told once"
+    for reply in replies:
+        reply.finish(OK)
+    sent(session)
+    session.assert_clean()
+
+
 @pytest.mark.parametrize("window", [0, 65535], ids=["something waits", "nothing waits"])
 def test_a_plain_reply_ends_without_trailers(window: int) -> None:
     session, exchange, reply = begun(window, head=TEXT)

@@ -22,7 +22,7 @@ _AT_ONCE = 64 * KIB
 class StreamedReply(PartedReply):
     """The parts of one stream. What waits counts as the connection's queued output."""
 
-    __slots__ = ("_bodyless", "_held", "_parts", "_stream", "_tail")
+    __slots__ = ("_bodyless", "_held", "_parts", "_stream", "_tail", "_waited_for")
 
     def __init__(self, stream: ServerStream, *, bodyless: bool) -> None:
         """``bodyless``: the head ends the reply, whatever is written."""
@@ -32,6 +32,8 @@ class StreamedReply(PartedReply):
         self._parts: deque[bytes] = deque()
         self._held = 0
         self._tail = b""
+        self._waited_for = False
+        """The producer was told to wait."""
 
     def write(self, part: bytes) -> bool:
         """Send a part, now or when the client takes it."""
@@ -51,7 +53,16 @@ class StreamedReply(PartedReply):
             connection.sender.queued += len(part)
         if not connection.in_turn:
             connection.sender.schedule()
-        return self._held < _HIGH
+        self._waited_for = not self._is_welcome(_HIGH)
+        return not self._waited_for
+
+    def _is_welcome(self, held: int) -> bool:
+        """Tell whether the producer should go on: little waits, here and on the whole connection.
+
+        With nothing held it always may: nothing would go out from here that could tell it so later.
+        """
+        connection = self._stream.connection
+        return not self._held or (self._held < held and connection.sender.queued <= connection.limits.max_outbound)
 
     def finish(self, trailers: Trailers | None = None) -> None:
         """End the reply after what was written. This frees the work slot, of a cancelled exchange too."""
@@ -112,10 +123,10 @@ class StreamedReply(PartedReply):
         while self._parts and size < _AT_ONCE:
             taken.append(self._parts.popleft())
             size += len(taken[-1])
-        before = self._held
         self._held -= size
         self._stream.connection.sender.queued -= size
-        if self._held < _LOW <= before and self.on_drained is not None:
+        if self._waited_for and self._is_welcome(_LOW):
+            self._waited_for = False
             self._stream.connection.loop.call_soon(self._tell)
         return b"".join(taken)
 
