@@ -175,7 +175,7 @@ class Measurement:
             search.trials += 1
             if step.slo_held or self._stop.is_set():
                 break
-            search.missed, best = best, best * 0.95
+            search.missed, best = best, float(f"{best * 0.95:.3g}")
         else:
             best = None
         self._search = result.Search(objective.text, best, search.missed, search.trials)

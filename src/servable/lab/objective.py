@@ -113,7 +113,7 @@ class RateSearch:
         """``guess_per_s`` is about the most that the server can do; the search does not depend on it."""
         self._objective = objective
         self._precision = precision
-        self._rate: float | None = max(guess_per_s * 0.8, 1.0)
+        self._rate = _written(max(guess_per_s * 0.8, 1.0))
         self._stride = 1.0
         self._rounds: list[Step] = []
         self._overdue = 0
@@ -143,7 +143,7 @@ class RateSearch:
         else:
             self.missed = self._rate if self.missed is None else min(self.missed, self._rate)
         self._rounds, self._overdue = [], 0
-        self._rate = self._following()
+        self._rate = _written(self._following())
         return verdict.held
 
     def _following(self) -> float | None:
@@ -158,3 +158,8 @@ class RateSearch:
         if self.missed / self.held <= 1 + self._precision:
             return None
         return math.sqrt(self.held * self.missed)
+
+
+def _written(rate: float | None) -> float | None:
+    """Round to what people write: three digits are closer than the search's precision."""
+    return None if rate is None else float(f"{rate:.3g}")

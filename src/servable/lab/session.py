@@ -76,7 +76,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is known while a step runs: the last second. Rates per second, latencies in ms."""
+    """What is known while a step runs: the last second. Rates per second, latencies in ms.
+
+    ``elapsed_s`` counts from the begin of the warm-up while it lasts, then from the window's.
+    """
 
     label: str
     warming_up: bool
@@ -278,12 +281,12 @@ class _Follower:
         p50, p99 = histogram.percentiles((50, 99))
         seconds = min(complete, SLICES_PER_SECOND) / SLICES_PER_SECOND
         everything = [part for slices in self._slices for part in slices]
-        now = time.monotonic_ns()
+        now, begins = time.monotonic_ns(), self.begins()
         self._on_progress(
             Progress(
                 label=self._load.label,
-                warming_up=now < self.begins(),
-                elapsed_s=(now - self.start_ns) / 1e9,
+                warming_up=now < begins,
+                elapsed_s=(now - (self.start_ns if now < begins else begins)) / 1e9,
                 rate_per_s=sum(part.ok for part in last) / seconds,
                 p50_ms=p50,
                 p99_ms=p99,
