@@ -78,6 +78,7 @@ def test_what_only_servable_toml_can_say_is_said_to_be_lost(tmp_path: Path, caps
         path = "m"
         engine = "openvino"
         batching = { max_batch_size = 4 }
+        canary = { percent = 10 }
         request_log = { filename_prefix = "l", max_files = 3 }
         """
     )
@@ -86,12 +87,33 @@ def test_what_only_servable_toml_can_say_is_said_to_be_lost(tmp_path: Path, caps
     assert "--port=8500 --rest_api_enable_cors_support=true" in printed.out
     lost = [line for line in printed.err.splitlines() if line.startswith("not expressed")]
     assert [line.split(": ")[1] for line in lost] == [
-        "model m", "model m", "model m", 'listen = ["1"]',
+        "model m", "model m", "model m", "model m", 'listen = ["1"]',
     ]  # fmt: skip
     assert "engine" in lost[0]
     assert "copy m.batching_params.pbtxt" in lost[1]
-    assert "max_files" in lost[2]
+    assert "canary" in lost[2]
+    assert "max_files" in lost[3]
+    assert "--enable_batching=true --enable_per_model_batching_parameters=true" in printed.out
     assert "value: 4" in (tmp_path / "out/m.batching_params.pbtxt").read_text()
+
+
+def test_a_model_with_batching_of_its_own_gives_each_model_a_file(tmp_path: Path) -> None:
+    (tmp_path / "servable.toml").write_text(
+        """
+        [batching]
+        max_batch_size = 8
+        [[models]]
+        name = "own"
+        path = "own"
+        batching = { max_batch_size = 4 }
+        [[models]]
+        name = "shared"
+        path = "shared"
+        """
+    )
+    assert convert(tmp_path / "servable.toml", tmp_path / "out") == 0
+    for name, size in (("own", 4), ("shared", 8)):
+        assert f"value: {size}" in (tmp_path / f"out/{name}.batching_params.pbtxt").read_text()
 
 
 def test_what_has_no_word_in_servable_toml_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +181,11 @@ def from_toml(path: Path, folder: str) -> Conversion:
     made = Conversion()
     config = protos.serving.ModelServerConfig()
     config.model_config_list.SetInParent()
+    own = any(model.batching is not None for model in settings.tables)
     for model in settings.tables:
-        _add_model(config, model, made)
+        # With files in versions, a model without one is not batched at all.
+        parameters = model.batching or settings.batching_table if own else None
+        _add_model(config, replace(model, batching=parameters), made)
     if settings.tables:
         _add_file(made, folder, "model_config_file", "models.config", config)
     if settings.batching_table is not None:
@@ -231,7 +234,7 @@ def _add_model(config: Any, model: ServedModel, made: Conversion) -> None:
     if model.batching is not None:
         name = f"{known.name}.batching_params.pbtxt"
         made.files[name] = text_format.to_text(_batching(model.batching))
-        made.flags.append("--enable_per_model_batching_parameters=true")
+        made.flags += ["--enable_batching=true", "--enable_per_model_batching_parameters=true"]
         made.lost.append(f"model {known.name}: copy {name} into each of its versions, as batching_params.pbtxt")
     if model.canary is not None:
         made.lost.append(f"model {known.name}: canary: TensorFlow Serving tries no version on a share of the requests")
