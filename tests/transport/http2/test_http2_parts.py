@@ -15,12 +15,14 @@ from tests.transport.http2.harness import (
     HEADERS,
     INTERNAL,
     NO_ERROR,
+    PING,
     REPLY,
     RST,
     Frame,
     Session,
     block,
     h,
+    ping,
     rst,
     settings,
     wu,
@@ -159,6 +161,19 @@ def test_the_window_opens_by_settings() -> None:
     frames = session.feed(settings((4, 100)))
     assert b"".join(f.payload for f in frames if f.kind == DATA) == b"onetwo"
     assert frames[-1].flags == EH | ES or any(f.kind == HEADERS and f.flags == EH | ES for f in frames)
+    session.assert_clean()
+
+
+@pytest.mark.parametrize("size", [10, 60_000])
+def test_a_client_that_measures_while_it_receives_is_no_flood_k002(size: int) -> None:
+    session, _, reply = begun()
+    for _ in range(20):
+        reply.write(bytes(size))
+        sent(session)
+        frames = session.feed(wu(1, size) + wu(0, size) + ping())
+        assert frames == [Frame(PING, 1, 0, b"abcdefgh")], "after our data a PING is never one too many"
+    reply.finish(OK)
+    sent(session)
     session.assert_clean()
 
 

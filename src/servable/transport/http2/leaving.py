@@ -83,8 +83,9 @@ class LeavingConnection(FramedConnection[ServerStream]):
     def _pinged(self) -> None:
         self.guard.charge("ping_flood", self.now)
         busy = bool(self.streams)
-        # Whatever is sent changes one of these: a stream begins, ends, or its data leaves the window.
-        work = (self._ids.highest, len(self.streams), self.sender.window)
+        # Whatever is sent changes one of these: a stream begins, ends, or some of its data leaves. The window does not
+        # tell: a client that measures gives back what came, and then asks.
+        work = (self._ids.highest, len(self.streams), self.sender.data_frames)
         if not self._pings.allows(self.now, work, busy=busy):
             raise PeerError(frames.ENHANCE_YOUR_CALM, "too_many_pings", "ping_strikes")
 
