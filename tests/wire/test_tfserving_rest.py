@@ -177,6 +177,8 @@ def test_a_missing_signature_is_told_as_rest_tells_it() -> None:
         (b"{}", b"identity"),
         (gzip.compress(b"{}"), b"gzip"),
         (gzip.compress(b"{}"), b" GZIP "),
+        (gzip.compress(b"{}"), b"x-gzip"),
+        (gzip.compress(b"{}"), b"identity, gzip"),
         (zlib.compress(b"{}"), b"deflate"),
     ],
 )

@@ -212,9 +212,12 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
 
     INVALID_ARGUMENT for another, for what is damaged, and above ``limit`` bytes.
     """
-    coding = encoding.strip().lower()
-    if coding in {b"", b"identity"}:
+    coding = b",".join(
+        item for item in encoding.lower().replace(b" ", b"").split(b",") if item not in {b"", b"identity"}
+    )
+    if not coding:
         return body
+    coding = coding.removeprefix(b"x-")
     if coding not in {b"gzip", b"deflate"}:
         raise invalid_argument(
             f"Content-Encoding: {grpc.printable(encoding, 32)} is none of gzip, deflate and identity"
