@@ -85,7 +85,7 @@ class WatchedRoute(Route):
         self._route.too_large(WatchedExchange(exchange, self, limit, self._write), limit)
 
 
-class WatchedExchange(Exchange):
+class WatchedExchange(RepliesInParts, TakesInParts):
     """An exchange that reports its reply."""
 
     __slots__ = ("_answer", "_exchange", "_route", "_write", "bytes_in", "reported")

@@ -166,10 +166,12 @@ class PartedReply(ABC):
         """End the reply, once, in the middle: the client learns that it is not whole."""
 
 
-@runtime_checkable
-class RepliesInParts(Protocol):
-    """What an exchange with a client can do besides ``respond``."""
+class RepliesInParts(Exchange):
+    """What every exchange with a client can do besides ``respond``."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def begin(self, head: ReplyHead) -> PartedReply:
         """Send the head now and the rest through what is returned. ``respond`` may not be called then."""
 
@@ -209,10 +211,12 @@ class PartedBody(ABC):
         """
 
 
-@runtime_checkable
-class TakesInParts(Protocol):
+class TakesInParts(Exchange):
     """What an exchange over HTTP/2 can do whose route has ``in_parts``."""
 
+    __slots__ = ()
+
+    @abstractmethod
     def receive(self) -> PartedBody:
         """Return the flow of the body, once."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import Exchange, PartedReply, ReplyHead
+from servable.transport.exchange import PartedReply, RepliesInParts, ReplyHead
 from servable.transport.http1.parts import ChunkedReply
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ logger = logging.getLogger("servable.transport")
 INTERNAL_ERROR = ReplyHead(500, ((b"content-type", b"text/plain; charset=utf-8"),))
 
 
-class Http1Exchange(Exchange):
+class Http1Exchange(RepliesInParts):
     """A request and its route. No exception of the application leaves ``handle``, ``too_large`` or ``body_size``."""
 
     __slots__ = ("_connection", "_parts", "known")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import Exchange, PartedReply, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.exchange import PartedReply, RepliesInParts, ReplyHead, RequestHead, Route, Trailers
 from servable.transport.http2 import frames
 from servable.transport.http2.parts import StreamedReply
 from servable.transport.http2.replies import BODYLESS, head_block, plain_block, trailers_block
@@ -69,7 +69,7 @@ class Template:
         return self._is_grpc
 
 
-class ServerStream(Exchange):
+class ServerStream(RepliesInParts):
     """A request of a client, and the way its reply takes."""
 
     __slots__ = ("answered", "connection", "credit", "ended", "incoming", "outgoing", "parts", "stream_id", "template")

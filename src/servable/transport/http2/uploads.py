@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servable.transport.exchange import PartedBody, PartReader, ReplyHead, Trailers
+from servable.transport.exchange import PartedBody, PartReader, ReplyHead, TakesInParts, Trailers
 from servable.transport.http2 import frames
 from servable.transport.http2.refusals import CONTINUE
 from servable.transport.http2.replies import head_block
@@ -132,7 +132,7 @@ class StreamedBody(PartedBody):
         self.hold(-self.held)
 
 
-class PartedStream(ServerStream):
+class PartedStream(ServerStream, TakesInParts):
     """A request whose route takes the body in parts."""
 
     __slots__ = ("_body", "moved_at")
