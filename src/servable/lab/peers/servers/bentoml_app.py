@@ -7,7 +7,7 @@ import numpy as np
 from onnx_model import BATCH_ROWS, PREDICT_PATH, OnnxModel
 
 
-@bentoml.service(workers=1, traffic={"timeout": 600, "max_concurrency": 1024})
+@bentoml.service(workers=1, traffic={"timeout": 600, "max_concurrency": 1024}, logging={"access": {"enabled": False}})
 class Predictor:
     """One model with one input and one output."""
 

@@ -50,6 +50,7 @@ def serve() -> None:
     preference = skitai.preference()
     preference.config.TF_MODELS = {NAME: str(EXPORTED)}
     preference.max_client_body_size = 256 << 20
+    skitai.log_off("/models", "/tensorflow.serving.PredictionService")
     skitai.mount("/", tfserver, preference)
     skitai.run(ip="127.0.0.1", port=PORT, workers=1, threads=4, name="servable-peer")
 
