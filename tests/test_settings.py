@@ -189,3 +189,15 @@ def test_which_port_speaks_what(words: list[str], expected: list[tuple[str, froz
 def test_all_ports_off_is_an_error() -> None:
     with pytest.raises(ServingError, match="every port is off"):
         listen_addresses(parse("--port=0"))
+
+
+def test_the_operators_port_is_his_own() -> None:
+    places = listen_addresses(parse("--port=1", "--admin_listen=2", "--admin_listen=unix:/s"))
+    assert [(place.address, place.wires, place.is_operators) for place in places] == [
+        ("127.0.0.1:1", GRPC, False),
+        ("2", EVERY_WIRE, True),
+        ("unix:/s", EVERY_WIRE, True),
+    ]
+    assert [place.is_socket for place in places] == [False, False, True]
+    with pytest.raises(ServingError, match="--admin_listen 127.0.0.1:1 is a port for everybody too"):
+        listen_addresses(parse("--port=1", "--admin_listen=127.0.0.1:1"))

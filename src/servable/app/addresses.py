@@ -39,7 +39,7 @@ def listen_addresses(settings: ServeSettings) -> list[Place]:
             raise invalid_argument("every port is off: give --port, --rest_api_port, --grpc_socket_path or --listen")
         addresses = dict.fromkeys(DEFAULT_LISTEN, EVERY_WIRE)
     for address in settings.admin_listen:
-        if address in addresses:
+        if address in addresses and not address.endswith(":0"):
             raise invalid_argument(f"--admin_listen {address} is a port for everybody too: give it one of its own")
     public = [Place(address, wires) for address, wires in addresses.items()]
     return [*public, *(Place(address, EVERY_WIRE, is_operators=True) for address in settings.admin_listen)]
