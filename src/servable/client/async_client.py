@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from os import PathLike, fspath
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from os import PathLike, environ, fspath
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ class AsyncClient:
 
     ``grpcs://`` and ``https://`` speak TLS: the server is verified by the authorities in the file ``ca``, else by the
     system's, and must have the URL's host as its name. ``certificate`` and ``key`` are shown to it if it asks.
+    ``api_key``, or the environment's ``SERVABLE_API_KEY``, goes with every request to a server that wants one.
 
     Errors are ``ServingError`` with the server's code and message; no answer in time is DEADLINE_EXCEEDED, no server
     UNAVAILABLE. ``timeout_s`` ``None`` waits for ever. Calls may run beside each other on one client.
@@ -37,8 +39,10 @@ class AsyncClient:
         ca: str | PathLike[str] = "",
         certificate: str | PathLike[str] = "",
         key: str | PathLike[str] = "",
+        api_key: str = "",
     ) -> None:
-        self._channel = open_channel(url, ClientTlsOptions(fspath(ca), fspath(certificate), fspath(key)))
+        tls = ClientTlsOptions(fspath(ca), fspath(certificate), fspath(key))
+        self._channel = open_channel(url, tls, api_key or environ.get("SERVABLE_API_KEY", ""))
         self._timeout_s = timeout_s
         self._signatures: dict[ModelRef, Mapping[str, Signature]] = {}
 
@@ -60,13 +64,40 @@ class AsyncClient:
         to compute; none named is all.
         """
         ref = _model_ref(model, version, label)
-        given = {**(inputs or {}), **named_inputs}
-        found = None
-        if needs_signature(given):
-            found = (await self.signatures(model, version=version, label=label)).get(signature or DEFAULT_SIGNATURE)
-        request = InferRequest(ref, as_inputs(given, found), signature or "", tuple(outputs))
+        request = await self._request(ref, signature, outputs, {**(inputs or {}), **named_inputs})
         response = await self._channel.predict(request, self._timeout_s)
         return Prediction(response.model, response.outputs)
+
+    async def predict_stream(
+        self,
+        model: str,
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        outputs: Sequence[str] = (),
+        inputs: Mapping[str, Any] | None = None,
+        **named_inputs: Any,
+    ) -> AsyncGenerator[Prediction, None]:
+        """Call a model, as ``predict`` does, and yield its answer's parts as it makes them. Over gRPC only.
+
+        Closing this, or leaving a loop over it, ends the call. ``timeout_s`` bounds the whole answer.
+        """
+        ref = _model_ref(model, version, label)
+        request = await self._request(ref, signature, outputs, {**(inputs or {}), **named_inputs})
+        async with aclosing(self._channel.predict_stream(request, self._timeout_s)) as parts:
+            async for part in parts:
+                yield Prediction(part.model, part.outputs)
+
+    async def _request(
+        self, ref: ModelRef, signature: str | None, outputs: Sequence[str], given: Mapping[str, Any]
+    ) -> InferRequest:
+        found = None
+        if needs_signature(given):
+            signatures = await self.signatures(ref.name, version=ref.version, label=ref.label)
+            found = signatures.get(signature or DEFAULT_SIGNATURE)
+        return InferRequest(ref, as_inputs(given, found), signature or "", tuple(outputs))
 
     async def classify(
         self,

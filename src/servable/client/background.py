@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -29,8 +29,22 @@ class Background:
             future.cancel()
             raise
 
+    def iterate(self, work: AsyncGenerator[Result, None]) -> Generator[Result, None, None]:
+        """Yield what an asynchronous generator yields. Closing this closes it."""
+        try:
+            while True:
+                yield self.call(_next_of(work))
+        except StopAsyncIteration:
+            return
+        finally:
+            self.call(work.aclose())
+
     def stop(self) -> None:
         """End the thread. Nothing may be called after that."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _next_of(work: AsyncGenerator[Result, None]) -> Result:
+    return await anext(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from servable.core.signatures import Signature
 from servable.core.status import VersionStatus
 from servable.transport.address import Address
 from servable.transport.errors import Failure, TransportError
+from servable.transport.exchange import Field
 from servable.transport.tls import H1, H2, ClientTlsOptions, client_context
 from servable.wire.example_features import Features
 
@@ -70,6 +71,10 @@ class Channel(ABC):
     async def predict(self, request: InferRequest, timeout_s: float | None) -> InferResponse:
         """Return the answer, or raise what the server or the way to it said."""
 
+    def predict_stream(self, request: InferRequest, timeout_s: float | None) -> AsyncGenerator[InferResponse, None]:
+        """Yield the answer's parts as they come. Closing it cancels the call."""
+        raise unimplemented("answers in parts are read over gRPC: connect to grpc://HOST:PORT")
+
     @abstractmethod
     async def signatures(self, model: ModelRef, timeout_s: float | None) -> Mapping[str, Signature]:
         """Return the signatures of a model."""
@@ -95,18 +100,28 @@ class Channel(ABC):
         """Close the connections."""
 
 
-def open_channel(url: str, tls: ClientTlsOptions = NO_FILES) -> Channel:
+def open_channel(url: str, tls: ClientTlsOptions = NO_FILES, api_key: str = "") -> Channel:
     """Return the channel for a URL. Only its wire is imported: a script that calls one model starts the sooner."""
     wire, address, secure = parse_url(url)
     if tls != NO_FILES and not secure:
         raise invalid_argument(f"{url!r} is not encrypted: ca, certificate and key go with grpcs:// and https://")
+    fields = key_fields(api_key)
     if wire == "grpc":
         from servable.client.grpc_channel import GrpcChannel
 
-        return GrpcChannel(address, client_context(tls, [H2]) if secure else None)
+        return GrpcChannel(address, client_context(tls, [H2]) if secure else None, fields)
     from servable.client.rest_channel import RestChannel
 
-    return RestChannel(address, client_context(tls, [H1]) if secure else None)
+    return RestChannel(address, client_context(tls, [H1]) if secure else None, fields)
+
+
+def key_fields(api_key: str) -> tuple[Field, ...]:
+    """Return the fields that carry an API key; INVALID_ARGUMENT if it cannot be one."""
+    if not api_key:
+        return ()
+    if not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise invalid_argument("an API key is printable ASCII without spaces")
+    return ((b"authorization", b"Bearer " + api_key.encode()),)
 
 
 def error_of_transport(error: TransportError, address: Address) -> ServingError:

@@ -17,7 +17,7 @@ HEADER = '''"""The synchronous client. Generated from ``async_client.py`` by ``m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -86,6 +86,8 @@ def _method(node: ast.AsyncFunctionDef, source: str) -> str:
     assert isinstance(first, ast.Expr), f"{node.name} has no docstring"
     assert first.end_lineno is not None
     text = "\n".join(lines[node.lineno - 1 : first.end_lineno]).replace("async def ", "def ", 1)
+    text = text.replace("-> AsyncGenerator[", "-> Generator[").replace(", None]:", ", None, None]:")
+    yields = any(isinstance(each, ast.Yield) for each in ast.walk(node))
     arguments = node.args
     passed = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args) if argument.arg != "self"]
     passed += [f"{argument.arg}={argument.arg}" for argument in arguments.kwonlyargs]
@@ -93,7 +95,7 @@ def _method(node: ast.AsyncFunctionDef, source: str) -> str:
         passed.append(f"**{arguments.kwarg.arg}")
     call = f"self._client.{node.name}({', '.join(passed)})"
     returns = "" if isinstance(node.returns, ast.Constant) else "return "
-    return f"\n{text}\n        {returns}self._background.call({call})\n"
+    return f"\n{text}\n        {returns}self._background.{'iterate' if yields else 'call'}({call})\n"
 
 
 def main() -> int:

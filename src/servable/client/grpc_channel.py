@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from servable.client.channel import Channel, ExampleCall, OpenConnections, error_of_transport
 from servable.core.errors import Code, ServingError
@@ -13,12 +13,14 @@ from servable.core.signatures import Signature
 from servable.core.status import VersionStatus
 from servable.transport.address import Address
 from servable.transport.errors import TransportError
-from servable.transport.exchange import RequestHead
+from servable.transport.exchange import Field, RequestHead
 from servable.transport.http2.client import ClientConnection
+from servable.transport.http2.client_streams import ClientStream
 from servable.transport.reply import Reply
 from servable.wire import grpc as wire
 from servable.wire import tfserving_grpc as tfserving
 from servable.wire.example_features import example_bytes
+from servable.wire.grpc_messages import MessageBuffer
 
 _FIELDS = (
     (b"content-type", b"application/grpc"),
@@ -31,8 +33,10 @@ _FIELDS = (
 class GrpcChannel(Channel):
     """Calls run beside each other on one connection."""
 
-    def __init__(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, address: Address, tls: ssl.SSLContext | None = None, fields: tuple[Field, ...] = ()) -> None:
+        """``fields`` go with every request."""
         super().__init__(address)
+        self._fields = (*_FIELDS, *fields)
         self._tls = tls
         self._scheme = b"http" if tls is None else b"https"
         self._authority = b"localhost" if address.path is not None else str(address).encode()
@@ -55,6 +59,26 @@ class GrpcChannel(Channel):
         """Call ``PredictionService/Regress``."""
         reply = await self._call(tfserving.REGRESS, _example_message(request), timeout_s)
         return tfserving.decode_regression_response(reply)
+
+    async def predict_stream(
+        self, request: InferRequest, timeout_s: float | None
+    ) -> AsyncGenerator[InferResponse, None]:
+        """Call ``PredictionService/PredictStreamed``. The server makes a part when the one before has been taken."""
+        body = tfserving.encode_predict_request(request, framed=True)
+        head = self._head(tfserving.PREDICT_STREAMED, timeout_s)
+        messages = Messages()
+        try:
+            connection = self._connection
+            if connection is None or not connection.ready:
+                connection = await self._connect(timeout_s)
+            messages.stream = connection.request(head, body, messages.settle, timeout_s, messages.add)
+        except TransportError as error:
+            raise error_of_transport(error, self.address) from error
+        try:
+            while (message := await messages.take(self.address)) is not None:
+                yield tfserving.decode_predict_response(message)
+        finally:
+            messages.stream.cancel()
 
     async def signatures(self, model: ModelRef, timeout_s: float | None) -> Mapping[str, Signature]:
         """Call ``PredictionService/GetModelMetadata``."""
@@ -107,7 +131,7 @@ class GrpcChannel(Channel):
         if head is None:
             if len(self._heads) > 64:
                 self._heads.clear()
-            fields = ((b"grpc-timeout", timeout), *_FIELDS) if timeout else _FIELDS
+            fields = ((b"grpc-timeout", timeout), *self._fields) if timeout else self._fields
             head = self._heads[key] = RequestHead(
                 b"POST", method, fields, authority=self._authority, scheme=self._scheme
             )
@@ -121,8 +145,53 @@ def _example_message(request: ExampleCall) -> bytes:
     return wire.wrap_message(tfserving.encode_example_request(asked, context))
 
 
+class Messages:
+    """The messages of a streamed reply, and its end."""
+
+    def __init__(self) -> None:
+        self.stream: ClientStream | None = None
+        self._buffer = MessageBuffer()
+        self._outcome: Reply | TransportError | None = None
+        self._news = asyncio.Event()
+
+    def add(self, part: bytes) -> None:
+        """Take bytes as they come."""
+        self._buffer.add(part)
+        self._news.set()
+
+    def settle(self, outcome: Reply | TransportError) -> None:
+        """Take what ended the reply."""
+        self._outcome = outcome
+        self._news.set()
+
+    async def take(self, address: Address) -> bytes | None:
+        """Return the next message, ``None`` after the last; raise the status that ended the reply."""
+        while self._buffer.missing():
+            outcome = self._outcome
+            if isinstance(outcome, TransportError):
+                raise error_of_transport(outcome, address) from outcome
+            if outcome is not None:
+                _check_status(outcome)
+                self._buffer.check_end()
+                return None
+            self._news.clear()
+            await self._news.wait()
+        message, compressed = self._buffer.take()
+        if self.stream is not None:
+            self.stream.consume(wire.PREFIX_SIZE + len(message))
+        if compressed:
+            raise ServingError(Code.INTERNAL, "the server compressed a message, which this client did not ask for")
+        return message
+
+
 def _message(reply: Reply) -> bytes:
     """Return the reply's only message, or raise the status that came instead of it."""
+    fields = _check_status(reply)
+    return bytes(wire.unwrap_message(reply.body, fields.get(b"grpc-encoding")))
+
+
+def _check_status(reply: Reply) -> dict[bytes, bytes]:
+    """Return a reply's fields, or raise its status if that is not OK."""
     fields = dict(reply.fields) | dict(reply.trailers)
     status = fields.get(b"grpc-status")
     if status is None:
@@ -130,4 +199,4 @@ def _message(reply: Reply) -> bytes:
     code = wire.parse_status(status)
     if code is not Code.OK:
         raise ServingError(code, wire.decode_message(fields.get(b"grpc-message", b"")))
-    return bytes(wire.unwrap_message(reply.body, fields.get(b"grpc-encoding")))
+    return fields

@@ -12,7 +12,7 @@ from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.status import VersionStatus
 from servable.transport.address import Address
 from servable.transport.errors import TransportError
-from servable.transport.exchange import RequestHead
+from servable.transport.exchange import Field, RequestHead
 from servable.transport.http1.client import Http1ClientConnection
 from servable.transport.reply import Reply
 from servable.wire import tfserving_rest as tfserving
@@ -26,8 +26,10 @@ class RestChannel(Channel):
     JSON has no element types: outputs get those of the signature, which is asked for once a model.
     """
 
-    def __init__(self, address: Address, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, address: Address, tls: ssl.SSLContext | None = None, fields: tuple[Field, ...] = ()) -> None:
+        """``fields`` go with every request."""
         super().__init__(address)
+        self._fields = fields
         self._tls = tls
         self._authority = b"localhost" if address.path is not None else str(address).encode()
         self._idle: list[Http1ClientConnection] = []
@@ -85,7 +87,8 @@ class RestChannel(Channel):
         return found
 
     async def _call(self, method: bytes, path: str, body: bytes, timeout_s: float | None) -> bytes:
-        head = RequestHead(method, path.encode(), _JSON if body else (), authority=self._authority, version=b"1.1")
+        fields = (*_JSON, *self._fields) if body else self._fields
+        head = RequestHead(method, path.encode(), fields, authority=self._authority, version=b"1.1")
         try:
             reply = await self._fetch(head, body, timeout_s)
         except TransportError as error:

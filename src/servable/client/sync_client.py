@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +52,28 @@ class Client:
         """
         return self._background.call(
             self._client.predict(
+                model, signature, version=version, label=label, outputs=outputs, inputs=inputs, **named_inputs
+            )
+        )
+
+    def predict_stream(
+        self,
+        model: str,
+        /,
+        signature: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        outputs: Sequence[str] = (),
+        inputs: Mapping[str, Any] | None = None,
+        **named_inputs: Any,
+    ) -> Generator[Prediction, None, None]:
+        """Call a model, as ``predict`` does, and yield its answer's parts as it makes them. Over gRPC only.
+
+        Closing this, or leaving a loop over it, ends the call. ``timeout_s`` bounds the whole answer.
+        """
+        return self._background.iterate(
+            self._client.predict_stream(
                 model, signature, version=version, label=label, outputs=outputs, inputs=inputs, **named_inputs
             )
         )

@@ -13,7 +13,7 @@ from servable.transport.errors import Failure, TransportError
 from servable.transport.exchange import Field, RequestHead
 from servable.transport.http2 import frames
 from servable.transport.http2.blocks import BlockCache
-from servable.transport.http2.client_streams import ClientStream, Outcome, ReplyStart
+from servable.transport.http2.client_streams import UNREAD_BYTES, ClientStream, Outcome, ReplyStart
 from servable.transport.http2.errors import MalformedError, PeerError, protocol_error
 from servable.transport.http2.fields import UNKNOWN_LENGTH
 from servable.transport.http2.framing import FramedConnection
@@ -98,16 +98,18 @@ class ClientConnection(FramedConnection[ClientStream]):
         body: bytes | memoryview,
         on_reply: Callable[[Outcome], None],
         timeout_s: float | None = None,
+        on_part: Callable[[bytes], None] | None = None,
     ) -> ClientStream:
         """Send a request; ``on_reply`` is called once, later, on the loop, and may send the next.
 
         Raises ``TransportError`` (safe to retry) if the connection is not ``ready``. A head used many times is encoded
-        once; ``body`` must not change until the reply is there.
+        once; ``body`` must not change until the reply is there. ``on_part`` gets the reply's body as it comes; the
+        server is held back until ``ClientStream.consume`` is called.
         """
         if not self.ready:
             raise TransportError(Failure.NOT_STARTED, "the connection is closed")
         deadline = NEVER if timeout_s is None else self._clock() + timeout_s
-        stream = ClientStream(self, head, body, on_reply, deadline)
+        stream = ClientStream(self, head, body, on_reply, deadline, on_part)
         if len(self.streams) < self.peer_max_streams and not self._waiting:
             self._send(stream)
         else:
@@ -142,6 +144,16 @@ class ClientConnection(FramedConnection[ClientStream]):
             self._fail_waiting("the connection is being closed")
             self.sender.out.append(frames.goaway(0, frames.NO_ERROR))
             self.sender.schedule()
+
+    def go_on(self, stream: ClientStream) -> None:
+        """Let the server send more of a reply, if its reader keeps up."""
+        if self.streams.get(stream.stream_id) is stream and not self.closing:
+            self._extend(stream)
+            self.sender.schedule()
+
+    def _extend(self, stream: ClientStream) -> None:
+        if stream.unread < UNREAD_BYTES:
+            super()._extend(stream)
 
     def withdraw(self, stream: ClientStream) -> None:
         """Forget a request that its caller has given up."""
@@ -254,10 +266,16 @@ class ClientConnection(FramedConnection[ClientStream]):
             self._give_up(stream, "a body without a head")
             return
         incoming.flow += flow
-        incoming.add(part, self.now)
-        self.receiver.buffered += len(part)
+        if stream.on_part is None:
+            incoming.add(part, self.now)
+            self.receiver.buffered += len(part)
         if incoming.flow - incoming.credit > self.receiver.enforced_window:
             raise PeerError(frames.FLOW_CONTROL_ERROR, "stream window exceeded")
+        if stream.on_part is not None:
+            stream.unread += len(part)
+            stream.on_part(part)
+            if stream.stream_id not in self.streams:
+                return
         if incoming.size > self.limits.max_body or self.receiver.buffered > self.limits.body_budget:
             self._give_up(stream, "the reply is larger than this side accepts")
         elif end:
@@ -269,7 +287,7 @@ class ClientConnection(FramedConnection[ClientStream]):
         start, incoming = stream.start, stream.incoming
         assert start is not None
         assert incoming is not None, "a reply that has begun has a body"
-        if incoming.expected not in (UNKNOWN_LENGTH, incoming.size):
+        if stream.on_part is None and incoming.expected not in (UNKNOWN_LENGTH, incoming.size):
             self._give_up(stream, "the body does not have its content-length")
             return
         self._end(stream, None if stream.sent else frames.NO_ERROR)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("servable.transport")
 
+UNREAD_BYTES = 256 * 1024
+"""What the reader of a reply in parts may leave unread before its server is held back."""
+
 ReplyStart = tuple[int, tuple[Field, ...], int]
 """Status, fields, content length."""
 
@@ -34,11 +37,13 @@ class ClientStream:
         "deadline",
         "head",
         "incoming",
+        "on_part",
         "on_reply",
         "outgoing",
         "sent",
         "start",
         "stream_id",
+        "unread",
     )
 
     def __init__(
@@ -48,11 +53,15 @@ class ClientStream:
         body: bytes | memoryview,
         on_reply: Callable[[Outcome], None],
         deadline: float,
+        on_part: Callable[[bytes], None] | None = None,
     ) -> None:
         self.connection = connection
         self.head = head
         self._body: bytes | memoryview = body
         self.on_reply: Callable[[Outcome], None] | None = on_reply
+        self.on_part = on_part
+        self.unread = 0
+        """Bytes handed to ``on_part`` and not consumed."""
         self.deadline = deadline
         self.stream_id = 0
         self.credit = 0
@@ -67,6 +76,11 @@ class ClientStream:
         if self.on_reply is not None:
             self.on_reply = None
             self.connection.withdraw(self)
+
+    def consume(self, size: int) -> None:
+        """Say that ``size`` bytes which ``on_part`` got are done with: as many may be sent again."""
+        self.unread -= size
+        self.connection.go_on(self)
 
     def take_body(self) -> bytes | memoryview:
         """Hand the request's body over to be sent, and keep nothing of it."""
