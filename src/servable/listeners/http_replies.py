@@ -17,7 +17,7 @@ CORS_FIELDS: tuple[Field, ...] = (
 )
 VARY = (b"vary", b"accept-encoding")
 COMPRESSED_ON_LOOP = 16 * 1024
-"""Bytes that are compressed at once, in about 0.2 ms; more than that in a thread."""
+"""Bytes that are compressed at once, in a fraction of a millisecond; more than that in a thread."""
 WORTHWHILE = 0.9
 """What is left of a body must be at most this part of it, else it goes as it is."""
 
