@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from servable import protos
 from servable.core import tensors
@@ -138,3 +143,40 @@ def test_only_what_tensorflow_runs_is_judged_by_tensorflow() -> None:
 )  # fmt: skip
 def test_who_takes_gzip(value: bytes | None, accepted: bool) -> None:
     assert rest.accepts_gzip(value) is accepted
+
+
+def attempt(read: Callable[[], Any]) -> Any:
+    """Return what is read, or the error if it is one of ours: any other fails the test."""
+    try:
+        return read()
+    except ServingError as error:
+        return error
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=4)
+VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.sampled_from(["b64", "a"]), SCALARS, max_size=2)
+EXAMPLES = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3) | SCALARS, max_size=3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(EXAMPLES, st.none() | st.dictionaries(st.text(max_size=2), VALUES, max_size=2), st.data())
+def test_any_body_is_read_or_refused(examples: list[Any], context: Any, data: st.DataObject) -> None:
+    document = {"examples": examples} if context is None else {"examples": examples, "context": context}
+    body = json.dumps(document, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
+    if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(body)))
+        body = body[:at] + data.draw(st.binary(max_size=2)) + body[at + data.draw(st.integers(0, 2)) :]
+    outcome = attempt(lambda: rest.parse_examples_body(body, "regress", MODEL))
+    if isinstance(outcome, ServingError):
+        assert outcome.code is Code.INVALID_ARGUMENT
+    else:
+        for row in outcome.examples:
+            protos.tensorflow.Example.FromString(row)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=40))
+def test_any_message_is_read_or_refused(body: bytes) -> None:
+    for decode in (grpc.decode_example_request, grpc.decode_multi_inference_request, grpc.decode_reload_request):
+        outcome = attempt(functools.partial(decode, body))
+        assert not isinstance(outcome, ServingError) or outcome.code in {Code.INTERNAL, Code.INVALID_ARGUMENT}
