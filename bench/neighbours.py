@@ -4,10 +4,10 @@
 
 All in one ordinary server on one core. Beside what happens, h2load asks a one-layer ONNX model, which the server
 computes itself, at a fixed rate from the other core, whether answers come or not. Each round has a calm time, then
-the trouble; latencies are those of requests that were sent in that time. ``p99 ratio`` is the median over the rounds of
-trouble to calm, ``slowest`` the slowest answer of all rounds. ``told`` is when the last of the killed process's requests
-had its answer, ``back`` when the next was answered. Memory is that of the server and its processes, one second after a
-load and after the unload; the neighbour has brought ONNX Runtime itself (about 30 MB, which stays) into the server before.
+the trouble; latencies are those of requests that were sent in that time. ``p99 ratio`` is the median over the rounds
+of trouble to calm, ``slowest`` the slowest answer of all rounds. ``told`` is when the last of the killed process's
+requests had its answer, ``back`` when the next was answered. Memory is that of the server and its processes, one second
+after a load and after the unload; the neighbour has brought ONNX Runtime itself (about 30 MB, which stays) before.
 """
 
 from __future__ import annotations
