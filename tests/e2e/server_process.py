@@ -16,11 +16,12 @@ from typing import Self
 
 import psutil
 import pytest
+from tests import loop_watch
 
 READY_WITHIN_S = 50.0
 ENDED_WITHIN_S = 15.0
 _SETTLED = re.compile(r"(ready|not every model is available) after")
-_BLOCKED = re.compile(r"the event loop was blocked for [\d.]+ s")
+_BLOCKED = re.compile(r"the event loop was blocked for ([\d.]+) s, computing for ([\d.]+) s")
 _LISTENING = re.compile(r"listening on (\S+)")
 
 _started: list[ServerProcess] = []
@@ -208,10 +209,10 @@ def show_logs_of_servers(
     ended = call.when == "teardown"
     for server in list(_started):
         log = server.log_of_this_test(last=ended)
-        blocked = _BLOCKED.search(log) if ended else None
-        if blocked and report.passed:
-            report.outcome = "failed"
-            report.longrepr = f"{server}: {blocked[0]}"
+        for blocked in _BLOCKED.finditer(log) if ended and report.passed else ():
+            if loop_watch.is_blocked(float(blocked[1]), float(blocked[2])):
+                report.outcome = "failed"
+                report.longrepr = f"{server}: {blocked[0]}"
         if report.failed:
             report.sections.append((f"log of {server}", log))
         if ended and not server.running:

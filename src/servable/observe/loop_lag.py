@@ -23,7 +23,7 @@ BLOCKED_S = 1.0
 class LoopLag:
     """Looks ten times a second how late it is called; begins with ``start`` and ends with ``stop``."""
 
-    __slots__ = ("_clock", "_due", "_handle", "_lags", "_loop")
+    __slots__ = ("_clock", "_computed_s", "_due", "_handle", "_lags", "_loop")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, lags: Distribution, clock: Callable[[], float] = time.monotonic
@@ -31,12 +31,13 @@ class LoopLag:
         self._loop = loop
         self._lags = lags
         self._clock = clock
-        self._due = 0.0
+        self._due = self._computed_s = 0.0
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to look."""
         self._due = self._clock() + INTERVAL_S
+        self._computed_s = time.thread_time()
         self._handle = self._loop.call_later(INTERVAL_S, self._look)
 
     def stop(self) -> None:
@@ -49,5 +50,10 @@ class LoopLag:
         late_s = max(0.0, self._clock() - self._due)
         self._lags.observe(late_s)
         if late_s > BLOCKED_S:
-            log.warning("the event loop was blocked for %.1f s: meanwhile nobody was answered", late_s)
+            computed_s = time.thread_time() - self._computed_s
+            log.warning(
+                "the event loop was blocked for %.1f s, computing for %.1f s of it: nobody was answered",
+                late_s,
+                computed_s,
+            )
         self.start()
