@@ -180,3 +180,40 @@ def test_any_message_is_read_or_refused(body: bytes) -> None:
     for decode in (grpc.decode_example_request, grpc.decode_multi_inference_request, grpc.decode_reload_request):
         outcome = attempt(functools.partial(decode, body))
         assert not isinstance(outcome, ServingError) or outcome.code in {Code.INTERNAL, Code.INVALID_ARGUMENT}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_replies_written_by_hand_are_those_that_protobuf_reads(data: st.DataObject) -> None:
+    rows, width = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 4))
+    words = st.sampled_from([b"", b"a", "\u00e4".encode(), b"x" * 130, b"y" * 20_000])
+    labels = data.draw(st.lists(words, min_size=rows * width, max_size=rows * width))
+    floats = st.floats(width=32, allow_nan=False)
+    scores = data.draw(st.lists(floats, min_size=rows * width, max_size=rows * width))
+    outputs = {
+        "classes": strings(*labels).reshape(rows, width),
+        "scores": np.array(scores, np.float32).reshape(rows, width),
+    }
+    given_kinds = data.draw(st.sampled_from([("classes",), ("scores",), ("classes", "scores")]))
+    response = InferResponse(MODEL, "s", {name: outputs[name] for name in given_kinds})
+    message = protos.serving.ClassificationResponse.FromString(grpc.encode_classification_response(response, rows))
+    assert (message.model_spec.name, message.model_spec.version.value) == ("m", 2)
+    assert [len(row.classes) for row in message.result.classifications] == [width] * rows
+    classes = [each for row in message.result.classifications for each in row.classes]
+    assert [each.label.encode() for each in classes] == (labels if "classes" in given_kinds else [b""] * rows * width)
+    assert [each.score for each in classes] == (scores if "scores" in given_kinds else [0.0] * rows * width)
+    document = json.loads(rest.encode_classification(CLASSIFY.read(response.outputs, rows)))
+    assert [[label, np.float32(score)] for row in document["results"] for label, score in row] == [
+        [each.label, each.score] for each in classes
+    ]
+    values = InferResponse(MODEL, "s", {"outputs": np.array(scores[:rows] or [0.0] * rows, np.float32)})
+    tasks = [
+        grpc.InferenceTask(REGRESS, "s", ("outputs",)),
+        grpc.InferenceTask(CLASSIFY, "s", given_kinds),
+    ]
+    if len(values.outputs["outputs"]) == rows:
+        multi = grpc.encode_multi_inference_response(tasks, [values, response], rows)
+        first, second = protos.serving.MultiInferenceResponse.FromString(multi).results
+        assert [each.value for each in first.regression_result.regressions] == values.outputs["outputs"].tolist()
+        assert second.classification_result == message.result
+        assert second.model_spec == message.model_spec

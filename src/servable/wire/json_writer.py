@@ -64,6 +64,22 @@ def dumps(document: Mapping[str, Any]) -> bytes:
     return orjson.dumps(document, option=_OPTION)
 
 
+def dumps_value(value: Any) -> bytes:
+    """Return one plain value as compact JSON."""
+    return orjson.dumps(value, option=_OPTION)
+
+
+def number_texts(numbers: Array) -> list[bytes]:
+    """Return the text of each of a list of floats, in this dialect."""
+    if not len(numbers):
+        return []
+    texts = orjson.dumps(np.ascontiguousarray(numbers), option=_OPTION)[1:-1].split(b",")
+    if not np.isfinite(numbers).all():
+        for index in np.flatnonzero(~np.isfinite(numbers)).tolist():
+            texts[index] = _word(float(numbers[index]))
+    return texts
+
+
 def dumps_tensors(document: Mapping[str, Any], key: str, tensors: Mapping[str, Array]) -> bytes:
     """Return ``document`` with the tensors under ``key``: ``{key: {name: nested list, ...}}``."""
     text = dumps({**document, key: {name: nested(array, name) for name, array in tensors.items()}})

@@ -51,23 +51,27 @@ class Classification:
     classes: Array | None
     scores: Array | None
 
-    def label_rows(self) -> list[list[bytes]]:
-        """Return the labels row by row, "" where there are none."""
-        if self.classes is not None:
-            return list(map(list, self.classes))
-        return [[b""] * self._width for _ in range(self._rows)]
-
-    def score_rows(self) -> list[Array]:
-        """Return the scores row by row, float32, 0 where there are none."""
-        return list(np.zeros((self._rows, self._width), np.float32) if self.scores is None else self.scores)
-
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
+        """Return the number of rows."""
         return len(self._given)
 
     @property
-    def _width(self) -> int:
+    def width(self) -> int:
+        """Return the number of classes."""
         return int(self._given.shape[1])
+
+    def label_values(self) -> list[bytes]:
+        """Return the labels, row after row, "" where there are none."""
+        if self.classes is not None:
+            return list(self.classes.reshape(-1))
+        return [b""] * (self.rows * self.width)
+
+    def score_values(self) -> Array:
+        """Return the scores, row after row, float32, 0 where there are none."""
+        if self.scores is not None:
+            return self.scores.reshape(-1)
+        return np.zeros(self.rows * self.width, np.float32)
 
     @property
     def _given(self) -> Array:

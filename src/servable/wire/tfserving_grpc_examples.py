@@ -5,9 +5,12 @@ Examples stay the bytes that arrived: the model parses them. Answers are built f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from servable import protos
 from servable.core.errors import invalid_argument, unimplemented
@@ -24,6 +27,7 @@ from servable.wire.tfserving_examples import (
     example_outputs,
 )
 from servable.wire.tfserving_model_spec import decode_model_spec, model_ref, model_spec, parse
+from servable.wire.varints import varint
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +101,8 @@ def encode_example_request(request: ExampleRequest, context: bytes | None = None
 
 def encode_classification_response(response: InferResponse, rows: int) -> bytes:
     """Return a ClassificationResponse. INVALID_ARGUMENT if the outputs do not classify so many rows."""
-    message = protos.serving.ClassificationResponse(model_spec=model_spec(response.model, response.signature))
-    _add_classes(message.result, Classify.read(response.outputs, rows))
-    return bytes(message.SerializeToString())
+    result = _classification_result(Classify.read(response.outputs, rows))
+    return _field(b"\x0a", result) + _field(b"\x12", _spec(response))
 
 
 def decode_classification_response(body: bytes | memoryview, start: int = 0) -> list[list[tuple[str, float]]]:
@@ -110,9 +113,8 @@ def decode_classification_response(body: bytes | memoryview, start: int = 0) -> 
 
 def encode_regression_response(response: InferResponse, rows: int) -> bytes:
     """Return a RegressionResponse. INVALID_ARGUMENT if the outputs are not one number for each of so many rows."""
-    message = protos.serving.RegressionResponse(model_spec=model_spec(response.model, response.signature))
-    _add_values(message.result, Regress.read(response.outputs, rows))
-    return bytes(message.SerializeToString())
+    result = _regression_result(Regress.read(response.outputs, rows))
+    return _field(b"\x0a", result) + _field(b"\x12", _spec(response))
 
 
 def decode_regression_response(body: bytes | memoryview, start: int = 0) -> list[float]:
@@ -134,16 +136,15 @@ def encode_multi_inference_response(
     tasks: Sequence[InferenceTask], responses: Sequence[InferResponse], rows: int
 ) -> bytes:
     """Return a MultiInferenceResponse with the answers in the order of the tasks."""
-    message = protos.serving.MultiInferenceResponse()
-    for task, response in zip(tasks, responses, strict=True):
-        result = message.results.add(model_spec=model_spec(response.model, response.signature))
-        if isinstance(task.method, Classify):
-            result.classification_result.SetInParent()
-            _add_classes(result.classification_result, Classify.read(response.outputs, rows))
-        else:
-            result.regression_result.SetInParent()
-            _add_values(result.regression_result, Regress.read(response.outputs, rows))
-    return bytes(message.SerializeToString())
+    return b"".join([_field(b"\x0a", _inference(*each, rows)) for each in zip(tasks, responses, strict=True)])
+
+
+def _inference(task: InferenceTask, response: InferResponse, rows: int) -> bytes:
+    if isinstance(task.method, Classify):
+        answer = _field(b"\x12", _classification_result(Classify.read(response.outputs, rows)))
+    else:
+        answer = _field(b"\x1a", _regression_result(Regress.read(response.outputs, rows)))
+    return _field(b"\x0a", _spec(response)) + answer
 
 
 def _rows(message: Any) -> list[bytes]:
@@ -154,13 +155,44 @@ def _rows(message: Any) -> list[bytes]:
     return list(message.example_list.examples)
 
 
-def _add_classes(result: Any, found: Classification) -> None:
-    for labels, scores in zip(found.label_rows(), found.score_rows(), strict=True):
-        row = result.classifications.add()
-        for label, score in zip(labels, scores.tolist(), strict=True):
-            row.classes.add(label=label.decode(errors="replace"), score=score)
+def _spec(response: InferResponse) -> bytes:
+    return _spec_bytes(response.model, response.signature)
 
 
-def _add_values(result: Any, values: Array) -> None:
-    for value in values.tolist():
-        result.regressions.add(value=value)
+@functools.lru_cache(maxsize=1024)
+def _spec_bytes(model: ModelRef, signature: str) -> bytes:
+    return bytes(model_spec(model, signature).SerializeToString())
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    return tag + varint(len(content)) + content
+
+
+def _classification_result(found: Classification) -> bytes:
+    """Return a ClassificationResult. Thousands of rows as message objects would hold the event loop."""
+    width, scores = found.width, found.score_values().astype("<f4", copy=False).tobytes()
+    heads: dict[bytes, bytes] = {}
+    classes = []
+    for index, label in enumerate(found.label_values()):
+        head = heads.get(label)
+        if head is None:
+            head = heads[label] = _class_head(label)
+        classes.append(head + scores[4 * index : 4 * index + 4])
+    rows = [b"".join(classes[at : at + width]) for at in range(0, len(classes), width)] if width else []
+    rows = rows or [b""] * found.rows
+    return b"".join([b"\x0a" + varint(len(row)) + row for row in rows])
+
+
+def _class_head(label: bytes) -> bytes:
+    """Return what precedes the score of a Class. What is not UTF-8 cannot be a label."""
+    text = label.decode(errors="replace").encode()
+    content = _field(b"\x0a", text) if text else b""
+    return b"\x0a" + varint(len(content) + 5) + content + b"\x15"
+
+
+def _regression_result(values: Array) -> bytes:
+    """Return a RegressionResult: a Regression of 5 bytes for each value."""
+    cells = np.empty((len(values), 7), np.uint8)
+    cells[:, :3] = (0x0A, 5, 0x0D)
+    cells[:, 3:] = np.ascontiguousarray(values, "<f4").view(np.uint8).reshape(-1, 4)
+    return cells.tobytes()

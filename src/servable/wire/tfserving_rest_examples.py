@@ -46,12 +46,16 @@ def parse_examples_body(body: bytes, action: str, model: ModelRef) -> ExampleReq
 
 def encode_classification(found: Classification) -> bytes:
     """Return the body of a classify reply: for each row its classes, ``[label, score]`` each. No label is ""."""
-    scores: Sequence[Any] = found.score_rows()
-    text = json_writer.dumps({"results": _pairs(found, scores)})
-    if b"null" not in text:
-        return text
-    finished = [[json_writer.finished(score) for score in row] for row in scores]
-    return json_writer.dumps({"results": _pairs(found, finished)})
+    width, texts = found.width, json_writer.number_texts(found.score_values())
+    labels: dict[bytes, bytes] = {}
+    classes = []
+    for label, score in zip(found.label_values(), texts, strict=True):
+        text = labels.get(label)
+        if text is None:
+            text = labels[label] = json_writer.dumps_value(json_writer.string(label))
+        classes.append(b"[%b,%b]" % (text, score))
+    rows = [b"[%b]" % b",".join(classes[at : at + width]) for at in range(0, len(classes), width)] if width else []
+    return b'{"results":[%b]}' % b",".join(rows or [b"[]"] * found.rows)
 
 
 def encode_regression(values: Array) -> bytes:
@@ -89,14 +93,6 @@ def decode_regression(body: bytes) -> list[float]:
         return [float(value) for value in document]
     except (TypeError, ValueError):
         raise internal(f"the server sent what is no regress reply: {excerpt(document)}") from None
-
-
-def _pairs(found: Classification, scores: Sequence[Any]) -> list[list[list[Any]]]:
-    labels = [[json_writer.string(label) for label in row] for row in found.label_rows()]
-    return [
-        [[label, score] for label, score in zip(row, row_scores, strict=True)]
-        for row, row_scores in zip(labels, scores, strict=True)
-    ]
 
 
 def _results(body: bytes, action: str) -> list[Any]:
