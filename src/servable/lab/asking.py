@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from servable.client.channel import OpenConnections
 from servable.core.errors import Code, ServingError, failed_precondition, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.lab.exchange import Prepared, Sample, Tensors, Wire
@@ -15,6 +16,8 @@ from servable.lab.wires.kserve import KserveGrpc, KserveRest
 from servable.lab.wires.tfserving import TfservingGrpc, TfservingRest
 from servable.transport.errors import TransportError
 from servable.transport.exchange import RequestHead
+from servable.transport.http1.client import Http1ClientConnection
+from servable.transport.http2.client import ClientConnection
 from servable.transport.reply import Reply
 from servable.transport.tls import ClientTlsOptions
 from servable.wire import grpc, kserve_grpc, kserve_rest, tfserving_grpc, tfserving_rest
@@ -31,19 +34,25 @@ class Asker:
     async def fetch(self, requests: Sequence[tuple[RequestHead, bytes]], *, multiplexed: bool) -> list[Reply]:
         """Return the replies in order; UNAVAILABLE if there is none."""
         connector = Connector(self.endpoint.address, self.tls, multiplexed=multiplexed, timeout_s=self.timeout_s)
+        opened = OpenConnections()
+
+        async def connect() -> ClientConnection | Http1ClientConnection:
+            connection = await connector.connect(opened.gone)
+            opened.add(connection)
+            return connection
+
         try:
-            connection = await connector.connect()
-            try:
-                found = []
-                for head, body in requests:
-                    if not connection.ready:
-                        connection = await connector.connect()
-                    found.append(await connection.fetch(head, body, self.timeout_s))
-                return found
-            finally:
-                connection.close()
+            connection = await connect()
+            found = []
+            for head, body in requests:
+                if not connection.ready:
+                    connection = await connect()
+                found.append(await connection.fetch(head, body, self.timeout_s))
         except TransportError as error:
             raise ServingError(Code.UNAVAILABLE, f"{self.endpoint.address}: {error.reason}") from error
+        finally:
+            await opened.close()
+        return found
 
     async def answers(self, wire: Wire, prepared: Sequence[Prepared]) -> list[Tensors | bytes]:
         """Return what the server answers; FAILED_PRECONDITION if one of the answers is an error."""

@@ -114,10 +114,10 @@ class Connector:
         if tls is not None:
             self._tls = client_context(tls, [H2] if multiplexed else [H1])
 
-    async def connect(self) -> ClientConnection | Http1ClientConnection:
-        """Open a connection; raise ``TransportError`` if that fails."""
+    async def connect(self, on_close: Callable[[Any], None] | None = None) -> ClientConnection | Http1ClientConnection:
+        """Open a connection; raise ``TransportError`` if that fails. ``on_close`` gets it when it is gone."""
         kind = ClientConnection if self._multiplexed else Http1ClientConnection
-        return await kind.connect(self._address, timeout_s=self._timeout_s, tls=self._tls)
+        return await kind.connect(self._address, on_close=on_close, timeout_s=self._timeout_s, tls=self._tls)
 
 
 def fault_of(error: TransportError) -> Fault:

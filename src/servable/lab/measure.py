@@ -29,7 +29,7 @@ from servable.lab.wires.http import Http, Template
 from servable.transport.exchange import RequestHead
 
 _MOST_SAMPLES = 1024
-_GUESS = Load(concurrency=64, duration_s=1.0, warmup_s=0.5)
+_GUESS_IN_FLIGHT = 64
 _LAST_TRIES = 3
 
 
@@ -156,7 +156,8 @@ class Measurement:
 
     async def _find_rate(self, session: Session, objective: Objective, requests: _Requests) -> None:
         trial = self._plan.trial or Load(concurrency=1, duration_s=5.0, warmup_s=1.0)
-        guess = await session.step(_GUESS)
+        most_s = min(1.0, trial.duration_s)
+        guess = await session.step(Load(concurrency=_GUESS_IN_FLIGHT, duration_s=most_s, warmup_s=most_s / 2))
         if self._stop.is_set():
             return
         search = RateSearch(objective, guess.throughput_per_s)
