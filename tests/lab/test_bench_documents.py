@@ -119,6 +119,7 @@ def test_sweeps_are_read() -> None:
         (["--scenario", "offline", "--rate", "3"], "has a load of its own"),
         (["--concurrency", ",".join(["1"] * 300)], "too many"),
         (["--trace", "/nowhere"], "cannot read /nowhere"),
+        (["--slo", "p99=1s", "--batch", "1,2"], "one batch size and payload"),
     ],
 )
 def test_wrong_options_are_named(words: list[str], problem: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from servable.lab.measure import measure
 from servable.lab.plan import Plan
-from servable.lab.session import Load
+from servable.lab.session import Load, Progress
 from servable.lab.synthesis import Wanted
 
 grpc = pytest.importorskip("grpc")
@@ -138,3 +138,26 @@ def test_errors_over_kserve_keep_their_code(addresses: dict[str, str]) -> None:
     (step,) = asyncio.run(measure(plan)).steps
     assert (step.ok, step.errors) == (0, 4)
     assert (step.error_kinds[0].code, step.error_kinds[0].message) == ("NOT_FOUND", "no nobody")
+
+
+def test_what_was_measured_before_the_server_went_is_kept() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        services.add_GRPCInferenceServiceServicer_to_server(Grpc(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        plan = Plan(
+            url=f"grpc://127.0.0.1:{port}/half",
+            wire="kserve-grpc",
+            loads=(Load(concurrency=1, duration_s=0.25, warmup_s=0), Load(concurrency=2, duration_s=0.25, warmup_s=0)),
+        )
+
+        def stop_after_the_first(progress: Progress) -> None:
+            if progress.label == "1 in flight":
+                server.stop(None).wait()
+
+        found = asyncio.run(measure(plan, on_progress=stop_after_the_first))
+    assert [step.label for step in found.steps] == ["1 in flight"]
+    assert found.ok > 0
+    assert "could not be measured" in found.notes[0]
+    assert "cannot connect" in found.notes[0]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from servable.core.errors import invalid_argument
+from servable.core.errors import ServingError, invalid_argument
 from servable.core.signatures import Signature
 from servable.lab import expectations, machine, result
 from servable.lab.asking import Asker, wire_for
@@ -30,7 +30,8 @@ from servable.transport.exchange import RequestHead
 
 _MOST_SAMPLES = 1024
 _GUESS_IN_FLIGHT = 64
-_LAST_TRIES = 3
+_LAST_TRIES = 10
+_STEP_DOWN = 0.9
 
 
 @dataclass(slots=True)
@@ -72,16 +73,26 @@ class Measurement:
         for wanted in plan.variants:
             if self._stop.is_set():
                 break
-            requests = await self._requests(wanted)
-            self._samples = max(self._samples, len(requests.prepared))
-            async with self._session(requests) as session:
-                for load in plan.loads:
-                    if self._stop.is_set():
-                        break
-                    await self._step(session, load, requests)
-                if not plan.loads and plan.objective is not None:
-                    await self._find_rate(session, plan.objective, requests)
+            try:
+                await self._measure(wanted)
+            except ServingError as error:
+                if not self._steps:
+                    raise
+                self._notes.append(f"What came after these steps could not be measured: {error.message}")
+                break
         return self._result(started)
+
+    async def _measure(self, wanted: Wanted) -> None:
+        plan = self._plan
+        requests = await self._requests(wanted)
+        self._samples = max(self._samples, len(requests.prepared))
+        async with self._session(requests) as session:
+            for load in plan.loads:
+                if self._stop.is_set():
+                    break
+                await self._step(session, load, requests)
+            if not plan.loads and plan.objective is not None:
+                await self._find_rate(session, plan.objective, requests)
 
     # --- requests
 
@@ -176,7 +187,7 @@ class Measurement:
             search.trials += 1
             if step.slo_held or self._stop.is_set():
                 break
-            search.missed, best = best, float(f"{best * 0.95:.3g}")
+            search.missed, best = best, float(f"{best * _STEP_DOWN:.3g}")
         else:
             best = None
         self._search = result.Search(objective.text, best, search.missed, search.trials)

@@ -51,6 +51,8 @@ class Plan:
             raise invalid_argument("a measurement needs loads, or an objective to search the rate for")
         if not self.variants:
             raise invalid_argument("a measurement needs a variant of its requests")
+        if not self.loads and len(self.variants) > 1:
+            raise invalid_argument("the search for a rate takes one batch size and payload, not a sweep")
 
 
 def scenario_loads(
