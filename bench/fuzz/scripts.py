@@ -9,7 +9,7 @@ from servable.transport.http2 import frames
 from servable.transport.http2.hpack import encode_block
 
 _SETTING = Struct(">HI")
-_PATHS = (b"/a.B/C", b"/later", b"/large", b"/early", b"/measured", b"/")
+_PATHS = (b"/a.B/C", b"/later", b"/large", b"/early", b"/measured", b"/parts", b"/parts")
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 1, 4, 8, 0x20
 
 
@@ -206,7 +206,8 @@ def damaged(random: Random, data: bytes) -> bytes:
 
 _LINES = (
     b"GET /a HTTP/1.1", b"POST /a HTTP/1.1", b"POST /later HTTP/1.1", b"GET /large HTTP/1.1", b"POST /early HTTP/1.1",
-    b"POST /measured HTTP/1.1", b"HEAD /a HTTP/1.1", b"GET http://b/a?c HTTP/1.0", b"OPTIONS * HTTP/1.1",
+    b"POST /measured HTTP/1.1", b"POST /parts HTTP/1.1",
+    b"HEAD /a HTTP/1.1", b"GET http://b/a?c HTTP/1.0", b"OPTIONS * HTTP/1.1",
     b"PUT /a HTTP/1.1", b"CONNECT a:1 HTTP/1.1", b"GET /a HTTP/2.0", b"GET /" + b"x" * 9000 + b" HTTP/1.1",
 )  # fmt: skip
 _FIELDS = (

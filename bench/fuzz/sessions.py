@@ -112,14 +112,14 @@ def _h2_outcome(
         check(holds=answered or connection.closing, what="an open connection does not answer PING")
     last = _last_frame(bytes(transport.written))
     if connection.closing and transport.shut:
-        check(holds=last is not None and last[0] == frames.GOAWAY, what="the last word was not GOAWAY")
-        assert last is not None
-        code = int.from_bytes(last[1][4:8], "big")
+        said_goaway = last is not None and last[0] == frames.GOAWAY
+        check(holds=said_goaway or connection._leaving, what="the last word was not GOAWAY, nor the client's")
+        code = int.from_bytes(last[1][4:8], "big") if last is not None and said_goaway else frames.NO_ERROR
         check(holds=code != frames.INTERNAL_ERROR, what="GOAWAY(INTERNAL_ERROR): a defect of ours")
         connection.data_received(b"what was on its way")
         loop.advance(connection.limits.linger_s + 1)
         check(holds=transport.closing, what="lingering did not end")
-        return f"ended with GOAWAY {frames.code_name(code)}"
+        return f"ended with GOAWAY {frames.code_name(code)}" if said_goaway else "closed after the client's GOAWAY"
     return "given up by the server" if transport.closing else "open, and in order"
 
 

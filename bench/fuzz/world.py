@@ -9,7 +9,17 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
+from servable.transport.exchange import (
+    Exchange,
+    PartedBody,
+    PartedReply,
+    RepliesInParts,
+    ReplyHead,
+    RequestHead,
+    Route,
+    TakesInParts,
+    Trailers,
+)
 
 GRPC = ReplyHead(200, ((b"content-type", b"application/grpc"),))
 TEXT = ReplyHead(200, ((b"content-type", b"text/plain"),))
@@ -195,17 +205,76 @@ class Measured(Answer):
         return 5 + int.from_bytes(prefix[1:], "big")
 
 
+class Conversation:
+    """Sends back what comes while it comes; consumes some of it later, and now and then fails in the middle."""
+
+    def __init__(self, application: Application, exchange: Exchange) -> None:
+        assert isinstance(exchange, RepliesInParts)
+        exchange.on_cancel = self.end
+        self._application = application
+        self._exchange = exchange
+        self._reply: PartedReply | None = exchange.begin(GRPC)
+        self._flow: PartedBody | None = None
+        self._owed = 0
+
+    def follow(self) -> None:
+        """Take the body as it comes."""
+        assert isinstance(self._exchange, TakesInParts)
+        flow = self._flow = self._exchange.receive()
+        flow.start(self)
+
+    def data(self, part: bytes) -> None:
+        if self._reply is None:
+            return
+        self._reply.write(part)
+        if len(part) == 1 and self._flow is not None:
+            self._flow.need(100)
+        if len(part) % 3 and self._flow is not None:
+            self._flow.consume(len(part))
+        else:
+            self._owed += len(part)
+            self._application.talks.append(self)
+
+    def release(self) -> None:
+        owed, self._owed = self._owed, 0
+        if self._reply is not None and self._flow is not None and owed:
+            self._flow.consume(owed)
+        if self._reply is not None and owed % 7 == 1:
+            reply, self._reply = self._reply, None
+            reply.fail()
+
+    def end(self) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.finish(STATUS_OK)
+
+
+class Parts(Answer):
+    in_parts = True
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        self.application.handled += 1
+        conversation = Conversation(self.application, exchange)
+        if isinstance(exchange, TakesInParts):
+            conversation.follow()
+        else:
+            conversation.data(body)
+            conversation.end()
+
+
 class Application:
     """Routes by path. What is held is answered by ``release``, whether its client is still there or not."""
 
     def __init__(self) -> None:
         self.handled = 0
         self.held: list[Exchange] = []
+        self.talks: list[Conversation] = []
         self._routes: dict[bytes, Route] = {
             b"/later": Later(self),
             b"/large": Large(self),
             b"/early": Early(self),
             b"/measured": Measured(self),
+            b"/parts": Parts(self),
         }
         self._other = Answer(self)
 
@@ -214,6 +283,9 @@ class Application:
 
     def release(self, random: Random | None = None) -> None:
         """Answer all that waits, or some of it."""
+        talks, self.talks = self.talks, []
+        for talk in talks:
+            talk.release()
         held, self.held = self.held, []
         for exchange in held:
             if random is not None and random.random() < 0.5:
