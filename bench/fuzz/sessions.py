@@ -113,7 +113,8 @@ def _h2_outcome(
     last = _last_frame(bytes(transport.written))
     if connection.closing and transport.shut:
         said_goaway = last is not None and last[0] == frames.GOAWAY
-        check(holds=said_goaway or connection._leaving, what="the last word was not GOAWAY, nor the client's")
+        its_own_wish = connection._leaving  # noqa: SLF001  # the client's GOAWAY leaves no other trace
+        check(holds=said_goaway or its_own_wish, what="the last word was not GOAWAY, nor the client's")
         code = int.from_bytes(last[1][4:8], "big") if last is not None and said_goaway else frames.NO_ERROR
         check(holds=code != frames.INTERNAL_ERROR, what="GOAWAY(INTERNAL_ERROR): a defect of ours")
         connection.data_received(b"what was on its way")

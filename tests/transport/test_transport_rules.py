@@ -207,6 +207,7 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_a_deadline_that_has_passed_is_not_computed": "G020",
     },
     "transport/http2/test_http2_parts.py": {
+        "test_a_client_that_measures_while_it_receives_is_no_flood_k002": "K002",
         "test_a_slow_client_holds_the_producer_and_the_order_is_kept_g027": "G027",
         "test_cancelled_while_it_is_written_g028": "G028",
         "test_replies_without_a_body_end_with_their_head_p005": "P005",
