@@ -44,9 +44,12 @@ class Client:
         ca: str | PathLike[str] = "",
         certificate: str | PathLike[str] = "",
         key: str | PathLike[str] = "",
+        api_key: str = "",
     ) -> None:
         self._background = Background()
-        self._client = self._background.call(_opened(url, timeout_s=timeout_s, ca=ca, certificate=certificate, key=key))
+        self._client = self._background.call(
+            _opened(url, timeout_s=timeout_s, ca=ca, certificate=certificate, key=key, api_key=api_key)
+        )
 '''
 
 FOOTER = '''
