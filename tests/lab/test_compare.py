@@ -170,7 +170,7 @@ def test_who_ends_in_the_middle_keeps_its_numbers_and_the_others_go_on(subject: 
 
 def test_who_answers_with_errors_is_a_row_with_the_reason(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("servable.lab.contender._SETTLE_S", 0.2)
-    found = run(plan(subject, Rival("error", "error", start_limit_s=0.2), rounds=1))
+    found = run(plan(subject, Rival("error", "error"), rounds=1))
     assert only(found, "error").reason.startswith("answered 3 requests with errors: HTTP 500: out of order")
 
 

@@ -97,6 +97,7 @@ class ProcessGroup:
         except OSError as error:
             raise failed_precondition(f"cannot start {words[0]}: {error.strerror}") from error
         self.pid = self._leader.pid
+        self.members()
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +133,15 @@ class ProcessGroup:
             if usage is not None:
                 found[process] = usage
         return found
+
+    def wants_cpu(self) -> bool:
+        """Return whether a thread of the group runs, or waits for its turn to."""
+        for process in self._known:
+            for path in Path(f"/proc/{process.pid}/task").glob("*/stat"):
+                with contextlib.suppress(OSError):
+                    if path.read_text(errors="replace").rpartition(")")[2].split(None, 1)[0] == "R":
+                        return True
+        return False
 
     def pause(self) -> None:
         """Stop the group where it is: it takes no CPU time until ``resume``. Nobody escapes by forking meanwhile."""
