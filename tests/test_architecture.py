@@ -30,9 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.plans",
         "serving.batching_parameters", "serving.canary", "observe.log_options",
-        "transport.limits", "transport.listen", "transport.tls", "listeners.http_replies", "listeners.keys", "engines.base",
+        "transport.limits", "transport.listen", "transport.tls", "listeners.http_replies", "listeners.keys",
+        "engines.base",
     },
-    "app": {"core", "engines", "lifecycle", "serving", "wire", "transport", "listeners", "observe", "protos", "settings"},
+    "app": {
+        "core", "engines", "lifecycle", "serving", "wire", "transport", "listeners", "observe", "protos", "settings",
+    },
 }  # fmt: skip
 ANYTHING = {"cli", "__init__", "__main__"}
 

@@ -199,5 +199,5 @@ def test_the_operators_port_is_his_own() -> None:
         ("unix:/s", EVERY_WIRE, True),
     ]
     assert [place.is_socket for place in places] == [False, False, True]
-    with pytest.raises(ServingError, match="--admin_listen 127.0.0.1:1 is a port for everybody too"):
+    with pytest.raises(ServingError, match=r"--admin_listen 127.0.0.1:1 is a port for everybody too"):
         listen_addresses(parse("--port=1", "--admin_listen=127.0.0.1:1"))
