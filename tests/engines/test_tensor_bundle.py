@@ -10,8 +10,8 @@ import pytest
 
 from servable.core.errors import Code, ServingError
 from servable.engines.tensor_bundle import Entry, missing_part, read_index, unsnap
-from servable.protos.tfrecord import masked_crc32c
 from servable.protos import tensorflow
+from servable.protos.tfrecord import masked_crc32c
 
 
 def varint(number: int) -> bytes:
