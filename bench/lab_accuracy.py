@@ -308,21 +308,24 @@ def failures(over: str, ports: dict[str, int], seconds: float) -> list[Check]:
 
 
 def stalls(over: str, ports: dict[str, int], seconds: float) -> list[Check]:
-    """100 ms a second: a tenth of all arrivals wait evenly 0 to 100 ms, so 1 of 100 waits 90 ms."""
+    """100 ms a second: a tenth of all arrivals wait evenly 0 to 100 ms, so 1 of 100 waits 90 ms.
+
+    A rate that is no whole number meets each stall at another moment of it.
+    """
     whole = float(max(2, round(seconds)))
     closed, opened = steps(
         url_of(over, ports, "stall"),
         [
             Load(concurrency=1, duration_s=whole, warmup_s=1),
-            Load(schedule=Schedule("constant", 97), duration_s=2 * whole, warmup_s=1),
+            Load(schedule=Schedule("constant", 97.3), duration_s=2 * whole, warmup_s=1),
         ],
         cores=(int(LOADER_CORE),),
     )
     assert closed.corrected is not None
     return [
-        Check("stall", over, "97/s constant", "rate (1/s)", opened.throughput_per_s, 97),
-        Check("stall", over, "97/s constant", "p99 (ms)", opened.latency.p99_ms, 90),
-        Check("stall", over, "97/s constant", "max (ms)", opened.latency.max_ms, 100),
+        Check("stall", over, "97.3/s constant", "rate (1/s)", opened.throughput_per_s, 97.3),
+        Check("stall", over, "97.3/s constant", "p99 (ms)", opened.latency.p99_ms, 90),
+        Check("stall", over, "97.3/s constant", "max (ms)", opened.latency.max_ms, 100),
         Check("stall", over, "1 in flight, corrected", "p99 (ms)", closed.corrected.p99_ms, 90),
     ]
 
