@@ -52,11 +52,11 @@ def test_counts_are_what_was_sent(serve: Callable[..., ServerProcess], models: L
                 with pytest.raises(ServingError):
                     client.predict(model, inputs=inputs)
     found = page(server)
-    half = {"model": "half_plus_two", "version": "1"}
+    half = {"model": "half_plus_two", "version": "1", "signature": "serving_default"}
     for wire, sent in (("grpc", 20), ("rest", 30)):
-        assert value(found, "servable_requests_total", **half, wire=wire, code="OK") == sent
-        assert value(found, "servable_request_duration_seconds_count", **half, wire=wire) == sent
-        failed: dict[str, Any] = {"version": "", "wire": wire}
+        assert value(found, "servable_requests_total", **half, wire=wire, api="Predict", code="OK") == sent
+        assert value(found, "servable_request_duration_seconds_count", **half, wire=wire, api="Predict") == sent
+        failed: dict[str, Any] = {"version": "", "signature": "", "wire": wire, "api": "Predict"}
         assert value(found, "servable_requests_total", **failed, model="half_plus_two", code="INVALID_ARGUMENT") == 1
         assert value(found, "servable_requests_total", **failed, model="", code="NOT_FOUND") == 2
         buckets = found["servable_request_duration_seconds_bucket"]

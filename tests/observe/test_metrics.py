@@ -7,13 +7,14 @@ import logging
 from prometheus_client.parser import text_string_to_metric_families
 
 from servable.core.errors import Code
-from servable.core.messages import ModelRef
+from servable.core.messages import InferResponse, ModelRef
 from servable.core.status import VersionState, VersionStatus
 from servable.observe.instruments import Distribution
 from servable.observe.logs import configure_logs
 from servable.observe.metrics import Metrics
 
 M1 = ModelRef("m", 1)
+ANSWER = InferResponse(M1, "s", {}, 0.1, 0.02)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -32,31 +33,33 @@ def labels(**values: str) -> frozenset[tuple[str, str]]:
 def test_what_happened_is_what_a_foreign_parser_reads() -> None:
     status = VersionStatus(1, VersionState.AVAILABLE, None, "onnxruntime", "f32", "")
     metrics = Metrics(lambda: [("m", status)], {"m"}.__contains__)
-    grpc, rest = metrics.meter("grpc"), metrics.meter("rest")
+    grpc, rest = metrics.meter("grpc", "Predict"), metrics.meter("rest", "Classify")
     for seconds in (0.0002, 0.0002, 20.0):
-        grpc.answered(M1, seconds)
-    rest.answered(M1, 0.5)
-    metrics.batch(M1, 3, 5, 8, 0.001)
-    metrics.queued(M1, 0.1)
+        grpc.answered(ANSWER, seconds)
+    rest.answered(ANSWER, 0.5)
+    metrics.batch(M1, "s", 3, 5, 8, 100.0, 0.001)
+    metrics.queued(M1, "s", 2, 1, 0.1)
     found = samples(metrics)
-    by_version = {"model": "m", "version": "1"}
-    assert found["servable_requests_total", labels(**by_version, wire="grpc", code="OK")] == 3
-    assert found["servable_requests_total", labels(**by_version, wire="rest", code="OK")] == 1
+    by_version = {"model": "m", "version": "1", "signature": "s"}
+    predict, classify = {"wire": "grpc", "api": "Predict"}, {"wire": "rest", "api": "Classify"}
+    assert found["servable_requests_total", labels(**by_version, **predict, code="OK")] == 3
+    assert found["servable_requests_total", labels(**by_version, **classify, code="OK")] == 1
     bucket = "servable_request_duration_seconds_bucket"
-    assert found[bucket, labels(**by_version, wire="grpc", le="0.0001")] == 0
-    assert found[bucket, labels(**by_version, wire="grpc", le="0.00025")] == 2
-    assert found[bucket, labels(**by_version, wire="grpc", le="+Inf")] == 3
-    assert found["servable_request_duration_seconds_count", labels(**by_version, wire="grpc")] == 3
+    assert found[bucket, labels(**by_version, **predict, le="0.0001")] == 0
+    assert found[bucket, labels(**by_version, **predict, le="0.00025")] == 2
+    assert found[bucket, labels(**by_version, **predict, le="+Inf")] == 3
+    assert found["servable_request_duration_seconds_count", labels(**by_version, **predict)] == 3
     assert found["servable_batch_rows_sum", labels(**by_version)] == 5
     assert found["servable_batch_duration_seconds_count", labels(**by_version)] == 1
     assert found["servable_queue_duration_seconds_sum", labels(**by_version)] == 0.1
-    state = labels(**by_version, state="AVAILABLE", engine="onnxruntime", precision="f32")
+    assert found["servable_batch_padding_rows_total", labels(**by_version)] == 3
+    state = labels(model="m", version="1", state="AVAILABLE", engine="onnxruntime", precision="f32")
     assert found["servable_version_state", state] == 1
 
 
 def test_clients_cannot_make_series() -> None:
     metrics = Metrics(list, {"m"}.__contains__)
-    meter = metrics.meter("grpc")
+    meter = metrics.meter("grpc", "Predict")
     before = len(samples(metrics))
     for number in range(100):
         meter.failed(ModelRef(f"unknown{number}", number), Code.NOT_FOUND)
@@ -64,8 +67,9 @@ def test_clients_cannot_make_series() -> None:
     meter.failed(None, Code.INTERNAL)
     found = samples(metrics)
     assert len(found) - before == 3
-    assert found["servable_requests_total", labels(model="", version="", wire="grpc", code="NOT_FOUND")] == 100
-    assert found["servable_requests_total", labels(model="m", version="", wire="grpc", code="NOT_FOUND")] == 100
+    nobody = {"version": "", "signature": "", "wire": "grpc", "api": "Predict"}
+    assert found["servable_requests_total", labels(**nobody, model="", code="NOT_FOUND")] == 100
+    assert found["servable_requests_total", labels(**nobody, model="m", code="NOT_FOUND")] == 100
 
 
 def test_waits_for_clients_are_counted_and_added_up() -> None:

@@ -31,7 +31,9 @@ class Watcher:
     def __init__(self) -> None:
         self.batches: list[tuple[str, int, int, int]] = []
 
-    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
+    def batch(
+        self, ref: ModelRef, signature: str, items: int, rows: int, computed: int, began: float, seconds: float
+    ) -> None:
         self.batches.append((ref.name, items, rows, computed))
 
     def tried(self, model: str, version: int, outcome: str) -> None:
@@ -40,7 +42,7 @@ class Watcher:
     def trial(self, model: str, version: int, *, ended: bool) -> None:
         raise AssertionError("nothing is on trial")
 
-    def queued(self, ref: ModelRef, seconds: float) -> None:
+    def queued(self, ref: ModelRef, signature: str, rows: int, tensors: int, seconds: float) -> None:
         assert seconds >= 0
 
 

@@ -28,7 +28,9 @@ class Watcher:
         self.batches: list[tuple[int, int]] = []
         self.waits = 0
 
-    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
+    def batch(
+        self, ref: ModelRef, signature: str, items: int, rows: int, computed: int, began: float, seconds: float
+    ) -> None:
         assert ref == ModelRef("half", 1)
         assert seconds >= 0
         assert computed >= rows
@@ -40,7 +42,7 @@ class Watcher:
     def trial(self, model: str, version: int, *, ended: bool) -> None:
         raise AssertionError("nothing is on trial")
 
-    def queued(self, ref: ModelRef, seconds: float) -> None:
+    def queued(self, ref: ModelRef, signature: str, rows: int, tensors: int, seconds: float) -> None:
         assert seconds >= 0
         self.waits += 1
 

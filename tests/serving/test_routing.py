@@ -29,10 +29,12 @@ class Watcher:
         self.outcomes: Counter[tuple[int, str]] = Counter()
         self.ended: dict[int, bool] = {}
 
-    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
+    def batch(
+        self, ref: ModelRef, signature: str, items: int, rows: int, computed: int, began: float, seconds: float
+    ) -> None:
         pass
 
-    def queued(self, ref: ModelRef, seconds: float) -> None:
+    def queued(self, ref: ModelRef, signature: str, rows: int, tensors: int, seconds: float) -> None:
         pass
 
     def tried(self, model: str, version: int, outcome: str) -> None:

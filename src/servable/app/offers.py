@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import Any
 
 from servable.app.addresses import EVERY_WIRE, Place
@@ -21,7 +20,6 @@ from servable.listeners.keys import Administration, ApiKeys
 from servable.listeners.ports import PortApplication
 from servable.listeners.predict_streamed import PredictStreamedService
 from servable.observe.metrics import Metrics
-from servable.observe.reading import first_value
 from servable.serving.inference import Inference
 from servable.settings import ServeSettings
 from servable.transport.exchange import Route
@@ -53,8 +51,7 @@ class Offers:
         self._streams = streams
         self._is_ready = is_ready
         self._keys = keys
-        self._reload = ReloadService(reload, partial(first_value, metrics.registry))
-        self._meters = (metrics.meter("grpc"), metrics.meter("rest"))
+        self._reload = ReloadService(reload, metrics.first_value)
         check_method = settings.enable_signature_method_name_check
         self._examples = Examples(inference, manager, check_method=check_method)
         self._check = self._examples.check_predict if check_method else None
@@ -72,14 +69,14 @@ class Offers:
         return inner if keys is None else GuardedApplication(inner, keys)
 
     def _grpc(self, administration: Administration | None) -> GrpcApplication:
-        meter = self._meters[0]
+        meter = self._metrics.meter("grpc", "Predict")
         tensor_content = self._settings.enable_serialization_as_tensor_content
         streamed = PredictStreamedService(self._inference, meter, tensor_content=tensor_content, check=self._check)
         reflection = ReflectionService(self._streams, lambda: found.services())  # noqa: PLW0108  # made below
         more: Methods = {
             **self._health.routes(),
             **reflection.routes(),
-            **ExampleService(self._examples, meter).routes(),
+            **ExampleService(self._examples, self._metrics).routes(),
             **streamed.routes(self._streams),
             **({} if administration is None else self._reload.routes(administration)),
         }
@@ -98,9 +95,8 @@ class Offers:
         return HttpApplication(
             self._inference,
             self._manager,
-            self._meters[1],
+            self._metrics,
             self._is_ready,
-            self._metrics.exposition,
             self._settings.rest_options(),
             self._examples,
             operator_pages=operator_pages,

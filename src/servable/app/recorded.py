@@ -17,11 +17,14 @@ from servable.wire import prediction_log
 log = logging.getLogger("servable.app")
 
 
-def replay_warmup(loaded: LoadedVersion, run: Callable[[InferRequest], None], iterations: int) -> None:
-    """Run the requests that a version brings; ``ServingError`` if one of them fails, and then its load has failed."""
+def replay_warmup(loaded: LoadedVersion, run: Callable[[InferRequest], None], iterations: int) -> int:
+    """Run the requests that a version brings, and return how many there are.
+
+    ``ServingError`` if one of them fails, and then its load has failed.
+    """
     path = warmup_file(loaded.path)
     if path is None:
-        return
+        return 0
     model = loaded.model
 
     def requests_of(record: bytes) -> Sequence[InferRequest]:
@@ -36,6 +39,7 @@ def replay_warmup(loaded: LoadedVersion, run: Callable[[InferRequest], None], it
         message = f"{path}: {error}. Please verify your warmup data is in TFRecord format."
         raise ServingError(Code.DATA_LOSS, message) from None
     log.info("%s/%s answered the %d requests of its %s", loaded.name, loaded.version, count, path.name)
+    return count
 
 
 def record_encoder(tags: tuple[str, ...], options: RequestLogOptions) -> Encode:

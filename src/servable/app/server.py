@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from servable.app.addresses import listen_addresses
+from servable.app.counted import load_counted, warm_up_counted
 from servable.app.offers import Offers
-from servable.app.recorded import record_encoder, replay_warmup
+from servable.app.recorded import record_encoder
 from servable.core.errors import ServingError, invalid_argument
 from servable.core.status import VersionStatus
 from servable.lifecycle.arrival import await_models
@@ -59,7 +60,11 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self.metrics = Metrics(self._statuses, self._is_configured)
         self.manager = Manager(
-            settings.manager_options(), prepare=self._prepare, retire=Inference.retire, loop=self._loop
+            settings.manager_options(),
+            prepare=self._prepare,
+            retire=Inference.retire,
+            load=partial(load_counted, self.metrics.tfserving.loads),
+            loop=self._loop,
         )
         self.inference = Inference(self.manager, settings.batching_options(), self.metrics, self._loop)
         self._lag = self.metrics.loop_lag(self._loop)
@@ -91,7 +96,8 @@ class Server:
             log.debug("%s/%s %s: %s; %s", loaded.name, loaded.version, name, profile.reason, profile.costs)
         executor = self.inference.prepare(loaded, profiles, parameters)
         if options.enabled:
-            replay_warmup(loaded, partial(self.inference.rehearse, loaded, executor), options.iterations)
+            run = partial(self.inference.rehearse, loaded, executor)
+            warm_up_counted(self.metrics.tfserving.loads, loaded, run, options.iterations)
         return executor
 
     def _is_configured(self, name: str) -> bool:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from servable.observe.exposition import name_in_text
+from servable.observe.tfserving_names import METRICS
 from servable.settings import ENVIRONMENT_PREFIX, config_fields, default_text, option_fields
 from servable.settings.channel_arguments import CORRESPONDING
 from servable.settings.schema import schema_text
@@ -14,6 +16,7 @@ from servable.settings.tfserving_flags import IDLE, MAPPED, WORKING
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 PAGE = REFERENCE / "flags.md"
 CONFIG_PAGE = REFERENCE / "tfserving-files.md"
+METRICS_PAGE = REFERENCE / "tfserving-metrics.md"
 SCHEMA = REFERENCE / "servable.schema.json"
 
 
@@ -77,6 +80,29 @@ def config_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def metrics_page() -> str:
+    """Return the page of TensorFlow Serving's metrics."""
+    lines = [
+        "# TensorFlow Serving's metrics",
+        "",
+        "Generated from `observe.tfserving_names` by `make flags`; do not edit. The path of a",
+        "`--monitoring_config_file`, or of `--monitoring_path`, shows these under TensorFlow Serving's names, with its",
+        "labels, types and buckets, in its form of Prometheus' text; then [ours](metrics.md). Dashboards and alerts",
+        "that were made for TensorFlow Serving go on. It answers any method, as `text/plain`; with a query it answers",
+        "400, as there.",
+        "",
+        "HandleReloadConfigRequest tells the growth of these by the names with slashes. Paths are those of the last",
+        "256 versions that were loaded. Not here: `mlmd_map`, `load_latency_by_stage` and the metrics of TensorFlow's",
+        "graph optimizers and of XLA, which tell of what happens inside its process.",
+        "",
+    ]
+    rows = [
+        (f"`{name_in_text(name)}`", f"`{name}`", metric.kind, ", ".join(metric.labels), metric.buckets, metric.what)
+        for name, metric in METRICS.items()
+    ]
+    return "\n".join([*lines, *_table(("in the text", "name", "type", "labels", "buckets", "what"), rows), ""])
+
+
 _FILES = (
     (
         "`--model_config_file`: ModelServerConfig",
@@ -125,7 +151,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 def main() -> int:
     """Write the files, or with ``--check`` say whether they are what would be written."""
-    generated = {PAGE: page(), CONFIG_PAGE: config_page(), SCHEMA: schema_text()}
+    generated = {PAGE: page(), CONFIG_PAGE: config_page(), METRICS_PAGE: metrics_page(), SCHEMA: schema_text()}
     if "--check" in sys.argv[1:]:
         return 0 if all(path.read_text() == text for path, text in generated.items()) else 1
     for path, text in generated.items():

@@ -44,13 +44,17 @@ class InferRequest:
 
 @dataclass(slots=True)
 class InferResponse:
-    """The answer, with the version and signature that gave it. Times are in seconds, for those who ask."""
+    """The answer, with the version and signature that gave it. Times are in seconds, for those who ask.
+
+    ``began`` is when its batch began, of ``time.monotonic()``.
+    """
 
     model: ModelRef
     signature: str
     outputs: Mapping[str, Array]
     queue_s: float = 0.0
     compute_s: float = 0.0
+    began: float = 0.0
 
 
 Reply: TypeAlias = Callable[[InferResponse | ServingError], None]

@@ -11,7 +11,8 @@ from servable.core.errors import Code, ServingError, internal, unimplemented
 from servable.core.messages import InferResponse, ModelRef
 from servable.lifecycle.manager import Manager
 from servable.listeners.grpc_compression import COMPRESSED_HEADS, pack, pays, unpack
-from servable.observe.metrics import Meter
+from servable.listeners.server_timing import is_asked_in, timed_trailers
+from servable.observe.path_metrics import Meter
 from servable.serving.inference import Inference
 from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route, Trailers
 from servable.wire import grpc as wire
@@ -127,11 +128,12 @@ def error_head(error: ServingError) -> ReplyHead:
 class MessageRoute(Route):
     """A method that takes exactly one message."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "timed")
     prefix_size = wire.PREFIX_SIZE
 
     def __init__(self, call: wire.Call) -> None:
         self.call = call
+        self.timed = bool(call.metadata) and is_asked_in(call.metadata)
 
     def body_size(self, exchange: Exchange, prefix: bytes) -> int:
         """Read the message length that gRPC puts first."""
@@ -175,14 +177,18 @@ class MessageRoute(Route):
             log.exception("a gRPC request failed")
             self.fail(exchange, internal("the server failed; its log says why"))
 
-    def send(self, exchange: Exchange, message: bytes) -> None:
+    def send(self, exchange: Exchange, message: bytes, trailers: Trailers = OK_TRAILERS) -> None:
         """Send the one message of a reply, compressed if client and server like that."""
         encoding = self.call.reply_encoding
         if encoding is None or not pays(message, encoding):
-            exchange.respond(OK_HEAD, wire.wrap_message(message), OK_TRAILERS)
+            exchange.respond(OK_HEAD, wire.wrap_message(message), trailers)
         else:
             head = COMPRESSED_HEADS[encoding]
-            pack(message, encoding, lambda framed: exchange.respond(head, framed, OK_TRAILERS))
+            pack(message, encoding, lambda framed: exchange.respond(head, framed, trailers))
+
+    def trailers(self, response: InferResponse) -> Trailers:
+        """Return what ends a reply: with the times of the answer if the client asks."""
+        return timed_trailers(OK_TRAILERS, response) if self.timed else OK_TRAILERS
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Answer the message at ``body[start:]``, at once or later."""
@@ -248,10 +254,10 @@ class PredictRoute(MessageRoute):
         if exchange.watched:
             exchange.note(outcome)
         if self.call.reply_encoding is None:
-            exchange.respond(OK_HEAD, message, OK_TRAILERS)
+            exchange.respond(OK_HEAD, message, self.trailers(outcome))
         else:
-            self.send(exchange, message)
-        self._meter.answered(outcome.model, time.monotonic() - exchange.arrived)
+            self.send(exchange, message, self.trailers(outcome))
+        self._meter.answered(outcome, time.monotonic() - exchange.arrived)
 
     def fail(self, exchange: Exchange, error: ServingError) -> None:
         """Count a request that did not get as far as a model, and answer."""

@@ -12,7 +12,7 @@ from servable.core.errors import ServingError, internal
 from servable.core.messages import InferResponse, ModelRef
 from servable.listeners.examples import Examples
 from servable.listeners.grpc import MessageRoute, error_head
-from servable.observe.metrics import Meter
+from servable.observe.metrics import Metrics
 from servable.serving.joint import Answers
 from servable.transport.exchange import Exchange, Route
 from servable.wire import grpc as wire
@@ -26,9 +26,9 @@ Encode = Callable[[Answers], bytes]
 class ExampleService:
     """What the routes need of the server."""
 
-    def __init__(self, examples: Examples, meter: Meter) -> None:
+    def __init__(self, examples: Examples, metrics: Metrics) -> None:
         self.examples = examples
-        self.meter = meter
+        self.metrics = metrics
 
     def routes(self) -> dict[bytes, Callable[[wire.Call], Route]]:
         """Return the methods by their paths."""
@@ -42,11 +42,13 @@ class ExampleService:
 class ExampleRoute(MessageRoute):
     """What the three have in common: the reply."""
 
-    __slots__ = ("service",)
+    __slots__ = ("meter", "service")
+    api: ClassVar[str] = "Classify"
 
     def __init__(self, service: ExampleService, call: wire.Call) -> None:
         super().__init__(call)
         self.service = service
+        self.meter = service.metrics.meter("grpc", self.api)
 
     def deadline(self, exchange: Exchange) -> float | None:
         """Return when the client gives up."""
@@ -68,15 +70,15 @@ class ExampleRoute(MessageRoute):
             return
         if exchange.watched:
             exchange.note(outcome[0])
-        self.send(exchange, message)
-        self.service.meter.answered(outcome[0].model, time.monotonic() - exchange.arrived)
+        self.send(exchange, message, self.trailers(outcome[0]))
+        self.meter.answered(outcome[0], time.monotonic() - exchange.arrived)
 
     def fail(self, exchange: Exchange, error: ServingError) -> None:
         """Count a request that did not get as far as a model, and answer."""
         self._refuse(exchange, None, error)
 
     def _refuse(self, exchange: Exchange, asked: ModelRef | None, error: ServingError) -> None:
-        self.service.meter.failed(asked, error.code)
+        self.meter.failed(asked, error.code)
         if exchange.watched:
             exchange.note(asked)
         exchange.respond(error_head(error))
@@ -108,6 +110,7 @@ class RegressRoute(ClassifyRoute):
     """``PredictionService/Regress``."""
 
     __slots__ = ()
+    api = "Regress"
     method = tfserving.REGRESS_EXAMPLES
 
     @staticmethod
@@ -120,6 +123,7 @@ class MultiInferenceRoute(ExampleRoute):
     """``PredictionService/MultiInference``: every task meets the same version."""
 
     __slots__ = ()
+    api = "MultiInference"
 
     def receive(self, exchange: Exchange, body: bytes, start: int) -> None:
         """Submit a request for every task."""
@@ -130,8 +134,12 @@ class MultiInferenceRoute(ExampleRoute):
                 exchange,
                 request.model,
                 outcome,
-                lambda answers: tfserving.encode_multi_inference_response(tasks, answers, len(request)),
+                lambda answers: self._encode(tasks, answers, len(request)),
             )
 
         item = self.service.examples.submit_tasks(request, self.deadline(exchange), self.call.metadata, reply)
         exchange.on_cancel = item.cancel
+
+    def _encode(self, tasks: tuple[tfserving.InferenceTask, ...], answers: Answers, rows: int) -> bytes:
+        self.service.metrics.tfserving.examples(answers[0].model.name, rows)
+        return tfserving.encode_multi_inference_response(tasks, answers, rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -13,7 +15,9 @@ from servable.listeners.examples import Examples
 from servable.listeners.http_models import ModelRoutes
 from servable.listeners.http_replies import JSON_FIELDS, Head, Replies, RestOptions
 from servable.listeners.predict_streamed import PredictStreamedRoute
-from servable.observe.metrics import CONTENT_TYPE, Meter
+from servable.listeners.server_timing import TIMING_ASKED, is_asked
+from servable.observe import tfserving_metrics
+from servable.observe.metrics import CONTENT_TYPE, Metrics
 from servable.serving.inference import Inference
 from servable.transport.exchange import Exchange, ReplyHead, RequestHead, Route
 from servable.wire import overview
@@ -22,6 +26,8 @@ from servable.wire import tfserving_rest as tfserving
 __all__ = ["ErrorRoute", "HttpApplication", "PageRoute", "RestOptions"]
 
 METRICS = Head(tfserving.http_status(Code.OK), ((b"content-type", CONTENT_TYPE.encode()),))
+MONITORING = Head(tfserving.http_status(Code.OK), ((b"content-type", tfserving_metrics.CONTENT_TYPE.encode()),))
+WRONG_PAGE = ReplyHead(tfserving.http_status(Code.INVALID_ARGUMENT), MONITORING.plain.fields)
 PLAIN_REPLIES = Replies(RestOptions())
 ROUTES_KEPT = 1024
 """How many distinct request lines are remembered with their routes."""
@@ -36,9 +42,8 @@ class HttpApplication:
         self,
         inference: Inference,
         manager: Manager,
-        meter: Meter,
+        metrics: Metrics,
         is_ready: Callable[[], bool],
-        exposition: Callable[[], bytes],
         options: RestOptions,
         examples: Examples | None = None,
         *,
@@ -49,49 +54,62 @@ class HttpApplication:
         self._replies = Replies(options)
         examples = examples or Examples(inference, manager)
         more = {"predictStreamed": PredictStreamedRoute}
-        self._models = ModelRoutes(inference, examples, meter, self._replies, options, more)
+        self._models = ModelRoutes(inference, examples, metrics, self._replies, options, more)
+        self._count = metrics.tfserving.other
         self._pages: dict[bytes, Route] = {
             b"/healthz": PageRoute(lambda: b'{"status": "alive"}\n'),
             b"/readyz": ReadinessRoute(is_ready),
         }
         if operator_pages:
-            self._pages[b"/metrics"] = PageRoute(exposition, head=METRICS)
+            self._pages[b"/metrics"] = PageRoute(metrics.exposition, head=METRICS)
             self._pages[overview.PATH.encode()] = PageRoute(lambda: overview.encode_overview(self._overview()))
+        self._monitoring: dict[bytes, Route] = {}
         if operator_pages and options.metrics_path:
-            self._pages.setdefault(options.metrics_path.encode(), self._pages[b"/metrics"])
-        self._routes: dict[tuple[bytes, bytes, bytes], Route] = {}
+            path = options.metrics_path.encode()
+            self._monitoring[path] = MonitoringRoute(path, metrics.monitoring)
+        self._routes: dict[tuple[bytes, bytes, bytes, bool], Route] = {}
 
     def route(self, head: RequestHead) -> Route:
         """Choose by method and path; a request line that was seen before costs one look-up."""
-        key = (head.method, head.target, head.get(b"content-encoding") or b"")
+        encoding, timed = b"", False
+        for name, value in head.fields:
+            if name == b"content-encoding":
+                encoding = encoding + b", " + value if encoding else value
+            elif name == TIMING_ASKED:
+                timed = is_asked(value)
+        key = (head.method, head.target, encoding, timed)
         found = self._routes.get(key)
         if found is None:
             if len(self._routes) >= ROUTES_KEPT:
                 self._routes.clear()
-            found = self._routes[key] = self._choose(head)
+            found = self._routes[key] = self._choose(head, encoding, timed=timed)
         return found
 
-    def _choose(self, head: RequestHead) -> Route:
+    def _choose(self, head: RequestHead, encoding: bytes, *, timed: bool) -> Route:
         path = head.target.partition(b"?")[0]
+        if path in self._monitoring:
+            return self._monitoring[path]
         page = self._pages.get(path)
         if page is not None:
             if head.method in {b"GET", b"HEAD"}:
                 return page
             return ErrorRoute(invalid_argument(f"{path.decode()} answers GET only"))
         if not path.lower().startswith(b"/v1/"):
-            known = ", ".join(sorted(name.decode() for name in self._pages))
-            return ErrorRoute(not_found(f"nothing is served at this path; there are /v1/models/NAME, {known}"))
+            known = ", ".join(sorted(name.decode() for name in (*self._pages, *self._monitoring)))
+            error = not_found(f"nothing is served at this path; there are /v1/models/NAME, {known}")
+            return CountedRoute(ErrorRoute(error), "", self._count)
         if head.method == b"OPTIONS":
-            return PreflightRoute(self._replies)
+            return CountedRoute(PreflightRoute(self._replies), "", self._count)
         try:
             target = tfserving.parse_path(head.method, head.target)
         except ServingError as error:
-            return ErrorRoute(error, self._replies)
-        if target.action == "status":
-            return PageRoute(partial(self._status, target.model), self._replies)
-        if target.action == "metadata":
-            return PageRoute(partial(self._metadata, target.model), self._replies)
-        return self._models.route(target, head.get(b"content-encoding") or b"")
+            return CountedRoute(ErrorRoute(error, self._replies), "", self._count)
+        make_page = {"status": self._status, "metadata": self._metadata}.get(target.action)
+        if make_page is not None:
+            return CountedRoute(
+                PageRoute(partial(make_page, target.model), self._replies), target.model.name, self._count
+            )
+        return self._models.route(target, encoding, timed=timed)
 
     def _overview(self) -> dict[str, list[overview.VersionOverview]]:
         signatures = {loaded.ref: loaded.model.signatures for loaded in self._manager.loaded()}
@@ -115,7 +133,57 @@ class HttpApplication:
             self._manager.release(loaded)
 
 
-class PageRoute(Route):
+class ShortRoute(Route):
+    """A route that answers at once."""
+
+    __slots__ = ()
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        """Answer."""
+        self.reply(exchange)
+
+    @abstractmethod
+    def reply(self, exchange: Exchange) -> Code:
+        """Answer, and return with what code."""
+
+
+class CountedRoute(Route):
+    """A short route of TensorFlow Serving's API, whose requests are counted as it does that."""
+
+    __slots__ = ("_count", "_model", "_route", "wants_body")
+
+    def __init__(self, route: ShortRoute, model: str, count: Callable[[str, Code, float], None]) -> None:
+        self._route = route
+        self._model = model
+        self._count = count
+        self.wants_body = route.wants_body
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        """Answer, then count."""
+        code = self._route.reply(exchange)
+        self._count(self._model, code, time.monotonic() - exchange.arrived)
+
+
+class MonitoringRoute(Route):
+    """TensorFlow Serving's page of metrics: by any method, without a query."""
+
+    __slots__ = ("_page", "_path")
+    wants_body = False
+
+    def __init__(self, path: bytes, page: Page) -> None:
+        self._path = path
+        self._page = page
+
+    def handle(self, exchange: Exchange, body: bytes) -> None:
+        """Look whether the path is exact."""
+        target = exchange.head.target
+        if target == self._path:
+            PLAIN_REPLIES.answer(exchange, self._page(), MONITORING)
+        else:
+            exchange.respond(WRONG_PAGE, b"Unexpected path: %s. Should be %s" % (target, self._path))
+
+
+class PageRoute(ShortRoute):
     """A GET whose answer is at hand."""
 
     __slots__ = ("_head", "_page", "_replies")
@@ -125,12 +193,15 @@ class PageRoute(Route):
         self._replies = replies
         self._head = head
 
-    def handle(self, exchange: Exchange, body: bytes) -> None:
+    def reply(self, exchange: Exchange) -> Code:
         """Make the page and send it."""
         try:
-            self._replies.answer(exchange, self._page(), self._head)
+            page = self._page()
         except ServingError as error:
             self._replies.error(exchange, error)
+            return error.code
+        self._replies.answer(exchange, page, self._head)
+        return Code.OK
 
 
 class ReadinessRoute(Route):
@@ -151,7 +222,7 @@ class ReadinessRoute(Route):
             exchange.respond(self.not_ready, b'{"status": "not ready"}\n')
 
 
-class PreflightRoute(Route):
+class PreflightRoute(ShortRoute):
     """OPTIONS, by which a browser asks if a script of another origin may call. Any origin on the web may."""
 
     __slots__ = ("_replies",)
@@ -160,14 +231,16 @@ class PreflightRoute(Route):
     def __init__(self, replies: Replies) -> None:
         self._replies = replies
 
-    def handle(self, exchange: Exchange, body: bytes) -> None:
+    def reply(self, exchange: Exchange) -> Code:
         """Look at the origin."""
         origin = exchange.head.get(b"origin") or b""
         is_web = b"http://" in origin or b"https://" in origin
-        self._replies.bare(exchange, Code.OK if is_web else Code.INVALID_ARGUMENT)
+        code = Code.OK if is_web else Code.INVALID_ARGUMENT
+        self._replies.bare(exchange, code)
+        return code
 
 
-class ErrorRoute(Route):
+class ErrorRoute(ShortRoute):
     """A request that fails by its head alone."""
 
     __slots__ = ("_error", "_replies")
@@ -177,6 +250,7 @@ class ErrorRoute(Route):
         self._error = error
         self._replies = replies
 
-    def handle(self, exchange: Exchange, body: bytes) -> None:
+    def reply(self, exchange: Exchange) -> Code:
         """Say why."""
         self._replies.error(exchange, self._error)
+        return self._error.code

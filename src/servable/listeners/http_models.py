@@ -13,7 +13,8 @@ from servable.core.errors import Code, ServingError, internal, invalid_argument
 from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.listeners.examples import Examples
 from servable.listeners.http_replies import Replies, RestOptions
-from servable.observe.metrics import Meter
+from servable.listeners.server_timing import timed_head
+from servable.observe.metrics import Metrics
 from servable.serving.inference import Inference
 from servable.serving.joint import Answers
 from servable.transport.exchange import Exchange, Route
@@ -35,7 +36,7 @@ class ModelRoutes:
         self,
         inference: Inference,
         examples: Examples,
-        meter: Meter,
+        metrics: Metrics,
         replies: Replies,
         options: RestOptions,
         more: Mapping[str, type[ModelRoute]] | None = None,
@@ -43,27 +44,30 @@ class ModelRoutes:
         """``more``: routes of actions that are not in this module."""
         self.inference = inference
         self.examples = examples
-        self.meter = meter
+        self.metrics = metrics
         self.replies = replies
         self.options = options
         self._kinds: dict[str, type[ModelRoute]] = {
             "predict": PredictRoute, "classify": ClassifyRoute, "regress": RegressRoute, **(more or {})
         }  # fmt: skip
 
-    def route(self, target: tfserving.Target, encoding: bytes) -> Route:
-        """Return the route for an action; ``encoding`` is that of the body."""
-        return self._kinds[target.action](self, target.model, encoding)
+    def route(self, target: tfserving.Target, encoding: bytes, *, timed: bool = False) -> Route:
+        """Return the route for an action; ``encoding`` is that of the body. ``timed``: the client asks for times."""
+        return self._kinds[target.action](self, target.model, encoding, timed=timed)
 
 
 class ModelRoute(Route):
     """Reads the body here if that is quick, in a thread if it is not; then asks the model, and answers."""
 
-    __slots__ = ("_encoding", "model", "routes")
+    __slots__ = ("_encoding", "_timed", "meter", "model", "routes")
+    api: ClassVar[str] = "Predict"
 
-    def __init__(self, routes: ModelRoutes, model: ModelRef, encoding: bytes) -> None:
+    def __init__(self, routes: ModelRoutes, model: ModelRef, encoding: bytes, *, timed: bool) -> None:
         self.routes = routes
+        self.meter = routes.metrics.meter("rest", self.api)
         self.model = model
         self._encoding = encoding
+        self._timed = timed
 
     def read(self, exchange: Exchange, body: bytes) -> Start:
         """Read the body, in any thread, and return what is to be done next, on the loop."""
@@ -105,8 +109,9 @@ class ModelRoute(Route):
             return
         if exchange.watched:
             exchange.note(outcome)
-        self.routes.replies.answer(exchange, body)
-        self.routes.meter.answered(outcome.model, time.monotonic() - exchange.arrived)
+        replies = self.routes.replies
+        replies.answer(exchange, body, timed_head(replies.ok, outcome) if self._timed else None)
+        self.meter.answered(outcome, time.monotonic() - exchange.arrived)
 
     def _unpack(self, exchange: Exchange, body: bytes) -> Start:
         return self.read(exchange, tfserving.decompress(body, self._encoding, MAX_DECOMPRESSED))
@@ -128,7 +133,7 @@ class ModelRoute(Route):
     def _note_failure(self, exchange: Exchange, code: Code) -> None:
         if exchange.watched:
             exchange.note(self.model)
-        self.routes.meter.failed(self.model, code)
+        self.meter.failed(self.model, code)
 
 
 class PredictRoute(ModelRoute):
@@ -168,6 +173,7 @@ class ClassifyRoute(ModelRoute):
     """``POST /v1/models/...:classify``."""
 
     __slots__ = ()
+    api = "Classify"
     action: ClassVar[str] = "classify"
     method: ClassVar[tfserving.ExampleMethod] = tfserving.CLASSIFY_EXAMPLES
 
@@ -193,6 +199,7 @@ class RegressRoute(ClassifyRoute):
     """``POST /v1/models/...:regress``."""
 
     __slots__ = ()
+    api = "Regress"
     action = "regress"
     method = tfserving.REGRESS_EXAMPLES
 

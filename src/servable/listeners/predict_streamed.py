@@ -11,7 +11,7 @@ from servable.core.messages import InferRequest, InferResponse
 from servable.listeners.grpc import Check
 from servable.listeners.grpc_streams import MakeRoute, StreamCall, Streams
 from servable.listeners.http_models import PredictRoute
-from servable.observe.metrics import Meter
+from servable.observe.path_metrics import Meter
 from servable.serving.inference import Inference
 from servable.serving.streaming import Stream
 from servable.transport.exchange import Exchange, PartedReply, RepliesInParts, ReplyHead
@@ -41,7 +41,7 @@ class PredictStreamedService:
 
     async def _predict(self, message: bytes, call: StreamCall) -> AsyncGenerator[bytes, None]:
         began = time.monotonic()
-        asked = answered = None
+        asked = last = None
         try:
             request = tfserving.decode_predict_request(message, deadline=call.deadline, metadata=call.metadata)
             asked = request.model
@@ -50,12 +50,12 @@ class PredictStreamedService:
             async with aclosing(self._inference.infer_stream(request)) as parts:
                 async for part in parts:
                     yield tfserving.encode_predict_response(part, tensor_content=self._tensor_content)
-                    answered = part.model
+                    last = part
         except ServingError as error:
-            self._meter.failed(answered or asked, error.code)
+            self._meter.failed(last.model if last is not None else asked, error.code)
             raise
-        if answered is not None:
-            self._meter.answered(answered, time.monotonic() - began)
+        if last is not None:
+            self._meter.answered(last, time.monotonic() - began)
 
 
 class PredictStreamedRoute(PredictRoute):
@@ -94,7 +94,7 @@ class Lines:
         self._exchange = exchange
         self._begin = begin
         self._model = request.model
-        self._answered = False
+        self._last: InferResponse | None = None
         self._encode = encode
         self._reply: PartedReply | None = None
         self._error: ServingError | None = None
@@ -108,7 +108,7 @@ class Lines:
             if self.stream is not None:
                 self.stream.cancel()
             return True
-        self._model, self._answered = response.model, True
+        self._last = response
         if self._exchange.watched and self._reply is None:
             self._exchange.note(response)
         return self._opened().write(line)
@@ -120,11 +120,11 @@ class Lines:
             self._route.fail(self._exchange, error)
             return
         reply = self._opened()
-        meter = self._route.routes.meter
-        if error is None and self._answered:
-            meter.answered(self._model, time.monotonic() - self._exchange.arrived)
+        meter = self._route.meter
+        if error is None and self._last is not None:
+            meter.answered(self._last, time.monotonic() - self._exchange.arrived)
         elif error is not None:
-            meter.failed(self._model, error.code)
+            meter.failed(self._model if self._last is None else self._last.model, error.code)
             reply.write(rest.encode_error_line(error) + b"\n")
         reply.finish()
 

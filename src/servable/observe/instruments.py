@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -37,19 +38,40 @@ class Distribution:
         self.counts = [0] * (len(limits) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self._limits, value)] += 1
-        self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count one value, as often as it occurred."""
+        self.counts[bisect_left(self._limits, value)] += times
+        self.total += value * times
 
-    def buckets(self) -> list[tuple[str, float]]:
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self.counts)
+
+    def cumulative(self, limits: Sequence[float] | None = None) -> list[int]:
+        """Return how many values are at most as large as each limit, then how many there are.
+
+        ``limits`` must be some of its own: one histogram is shown with several sets of buckets.
+        """
+        sums = list(accumulate(self.counts))
+        if limits is None:
+            return sums
+        return [*(sums[bisect_left(self._limits, limit)] for limit in limits), sums[-1]]
+
+    def buckets(self, limits: Sequence[float] | None = None) -> list[tuple[str, float]]:
         """Return the cumulative buckets as Prometheus writes them."""
-        cumulative = 0
-        rows: list[tuple[str, float]] = []
-        for limit, count in zip((*map(str, map(float, self._limits)), "+Inf"), self.counts, strict=True):
-            cumulative += count
-            rows.append((limit, float(cumulative)))
-        return rows
+        shown = self._limits if limits is None else limits
+        names = (*map(str, map(float, shown)), "+Inf")
+        return [(name, float(count)) for name, count in zip(names, self.cumulative(limits), strict=True)]
+
+    def empty(self) -> Distribution:
+        """Return another with the same limits."""
+        return Distribution(self._limits)
+
+    def add(self, other: Distribution) -> None:
+        """Take in what another of the same limits has counted."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
 
 
 class CounterFamily(Collector):
@@ -66,10 +88,14 @@ class CounterFamily(Collector):
             found = self._series[values] = Count()
         return found
 
+    def items(self) -> list[tuple[tuple[str, ...], Count]]:
+        """Return the series there are, each with its label values. For any thread."""
+        return list(self._series.items())
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Hand the present values to prometheus_client."""
         family = CounterMetricFamily(self.name, self.help_text, labels=self.labels)
-        for values, count in self._series.items():
+        for values, count in self.items():
             family.add_metric(values, count.value)
         yield family
 

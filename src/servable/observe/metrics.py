@@ -17,76 +17,28 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from servable.core.errors import Code
-from servable.core.messages import ModelRef
 from servable.core.status import VersionStatus
-from servable.observe.instruments import (
-    LATENCY_BUCKETS_S,
-    ROWS_BUCKETS,
-    Count,
-    CounterFamily,
-    Distribution,
-    HistogramFamily,
-)
+from servable.observe.instruments import Count, CounterFamily, HistogramFamily
 from servable.observe.loop_lag import LAG_BUCKETS_S, LoopLag
+from servable.observe.path_metrics import Known, Meter, PathMetrics
+from servable.observe.reading import first_value
+from servable.observe.tfserving_metrics import TfServingMetrics
 
 if TYPE_CHECKING:
     import asyncio
 
 Statuses = Callable[[], Iterable[tuple[str, VersionStatus]]]
-Known = Callable[[str], bool]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Meter:
-    """Counts the requests of one wire."""
-
-    def __init__(self, wire: str, requests: CounterFamily, latency: HistogramFamily, known: Known) -> None:
-        self._wire = wire
-        self._known = known
-        self._requests = requests
-        self._latency = latency
-        self._answered: dict[ModelRef, tuple[Count, Distribution]] = {}
-
-    def answered(self, ref: ModelRef, seconds: float) -> None:
-        """Count a success of a loaded version: from the complete head to the written reply."""
-        cells = self._answered.get(ref)
-        if cells is None:
-            labels = (ref.name, str(ref.version), self._wire)
-            cells = (self._requests.series(*labels, Code.OK.name), self._latency.series(*labels))
-            self._answered[ref] = cells
-        cells[0].value += 1
-        cells[1].observe(seconds)
-
-    def failed(self, ref: ModelRef | None, code: Code) -> None:
-        """Count a failure. What the client asked for becomes a label only if a model of that name is configured."""
-        name = ref.name if ref is not None and self._known(ref.name) else ""
-        self._requests.series(name, "", self._wire, code.name).value += 1
 
 
 class Metrics:
     """All instruments of one server and the registry that exposes them."""
 
     def __init__(self, statuses: Statuses, known: Known) -> None:
-        self._known = known
+        self.path = PathMetrics(known)
+        self.batch, self.queued = self.path.batch, self.path.queued
         self.registry = CollectorRegistry(auto_describe=False)
-        by_version = ("model", "version")
-        self._requests = CounterFamily("servable_requests", "Requests by outcome.", (*by_version, "wire", "code"))
-        self._latency = HistogramFamily(
-            "servable_request_duration_seconds",
-            "Time from the complete request head to the written reply, successes only.",
-            (*by_version, "wire"),
-            LATENCY_BUCKETS_S,
-        )
-        self._queue = HistogramFamily(
-            "servable_queue_duration_seconds", "Time a request waited for the engine.", by_version, LATENCY_BUCKETS_S
-        )
-        self._compute = HistogramFamily(
-            "servable_batch_duration_seconds", "Time the engine computed a batch.", by_version, LATENCY_BUCKETS_S
-        )
-        self._rows = HistogramFamily("servable_batch_rows", "Rows a batch.", by_version, ROWS_BUCKETS)
-        self._batches: dict[ModelRef, tuple[Distribution, Distribution]] = {}
-        self._queues: dict[ModelRef, Distribution] = {}
         self._dropped = CounterFamily(
             "servable_access_log_dropped", "Lines of the access log that were not written.", ("reason",)
         )
@@ -100,6 +52,7 @@ class Metrics:
             "Requests that a version on trial was asked, by outcome; compared answers too.",
             ("model", "version", "outcome"),
         )
+        self.tfserving = TfServingMetrics(self.path, self._logged, known)
         self._trials = _Trials()
         self._transport = CounterFamily(
             "servable_transport_events", "What connections suffered, and what they were ended for.", ("event",)
@@ -114,7 +67,6 @@ class Metrics:
             "servable_transport_stall_seconds", "How long those waits were, together.", ("what",)
         )
         counters = (
-            self._requests,
             self._dropped,
             self._logged,
             self._tried,
@@ -122,7 +74,7 @@ class Metrics:
             self._stalls,
             self._stall_seconds,
         )
-        for family in (*counters, self._lag, self._latency, self._queue, self._compute, self._rows):
+        for family in (self.path, *counters, self._lag):
             self.registry.register(family)
         self.registry.register(_VersionStates(statuses))
         self.registry.register(self._trials)
@@ -130,25 +82,9 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-    def meter(self, wire: str) -> Meter:
-        """Return what counts the requests of a wire."""
-        return Meter(wire, self._requests, self._latency, self._known)
-
-    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
-        """Count a batch of ``rows``, filled up to ``computed``."""
-        cells = self._batches.get(ref)
-        if cells is None:
-            labels = (ref.name, str(ref.version))
-            cells = self._batches[ref] = (self._rows.series(*labels), self._compute.series(*labels))
-        cells[0].observe(rows)
-        cells[1].observe(seconds)
-
-    def queued(self, ref: ModelRef, seconds: float) -> None:
-        """Count the wait of one request."""
-        cell = self._queues.get(ref)
-        if cell is None:
-            cell = self._queues[ref] = self._queue.series(ref.name, str(ref.version))
-        cell.observe(seconds)
+    def meter(self, wire: str, api: str) -> Meter:
+        """Return what counts the requests of one method over one wire."""
+        return self.path.meter(wire, api)
 
     def dropped_lines(self, reason: str) -> Count:
         """Return the count of lines that the access log lost for one reason."""
@@ -180,8 +116,19 @@ class Metrics:
         return LoopLag(loop, self._lag.series())
 
     def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return everything of ours in Prometheus' text format."""
         return generate_latest(self.registry)
+
+    def monitoring(self) -> bytes:
+        """Return what TensorFlow Serving shows, then everything of ours."""
+        return self.tfserving.exposition() + self.exposition()
+
+    def first_value(self, name: str) -> int:
+        """Return the first series of a metric, 0 if there is none.
+
+        ``name`` is in TensorFlow's form, ``/tensorflow/serving/request_count``, or one of ours.
+        """
+        return self.tfserving.first_value(name) or first_value(self.registry, name)
 
 
 class _VersionStates(Collector):

@@ -1,4 +1,4 @@
-"""Single values of metrics, for those who ask for them by TensorFlow's names."""
+"""Single values of metrics, for those who ask for them by name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from prometheus_client import CollectorRegistry
 def first_value(registry: CollectorRegistry, name: str) -> int:
     """Return the first series of a metric, 0 if there is none.
 
-    ``name`` is in TensorFlow's form, ``/tensorflow/serving/request_count``, or in Prometheus'.
+    A counter may be asked for with and without the ``_total`` at its end.
     """
-    wanted = name.replace("/", ":")
     for family in registry.collect():
         for sample in family.samples:
-            if sample.name in {wanted, f"{wanted}_total"}:
+            if sample.name in {name, f"{name}_total"}:
                 return int(sample.value)
     return 0

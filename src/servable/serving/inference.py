@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -47,11 +48,13 @@ DEADLINE_MESSAGE = "Deadline exceeded"
 class Observer(Protocol):
     """Who watches the path. Called on the loop; must be cheap."""
 
-    def batch(self, ref: ModelRef, items: int, rows: int, computed: int, seconds: float) -> None:
+    def batch(
+        self, ref: ModelRef, signature: str, items: int, rows: int, computed: int, began: float, seconds: float
+    ) -> None:
         """A batch was computed, filled up with padding to so many rows."""
 
-    def queued(self, ref: ModelRef, seconds: float) -> None:
-        """A request left the queue after so long."""
+    def queued(self, ref: ModelRef, signature: str, rows: int, tensors: int, seconds: float) -> None:
+        """A request with so many inputs of so many rows left the queue after so long."""
 
     def tried(self, model: str, version: int, outcome: str) -> None:
         """See ``TrialObserver``."""
@@ -141,7 +144,7 @@ class Inference:
             self._loop,
             self._batcher(loaded, parameters),
             self._finish,
-            lambda items, rows, computed, seconds: observer.batch(ref, items, rows, computed, seconds),
+            partial(observer.batch, ref),
             f"{loaded.name}/{loaded.version}",
             padding=AS_IT_IS if parameters is None else padding_of(parameters),
             # A model that calls others must not hold a slot that they wait for.
@@ -329,8 +332,8 @@ class Inference:
         loaded = item.loaded
         if isinstance(item, Stream) and isinstance(outcome, dict):
             if not item.started:
-                self._observer.queued(loaded.ref, began - item.added)
-            item.took(InferResponse(loaded.ref, item.signature, outcome, began - item.added, seconds))
+                self._observer.queued(loaded.ref, item.signature, item.rows, len(item.inputs), began - item.added)
+            item.took(InferResponse(loaded.ref, item.signature, outcome, began - item.added, seconds, began))
             return
         if item.deadline is not None:
             self._limited.pop(item, None)
@@ -343,8 +346,8 @@ class Inference:
             elif outcome is None:
                 _give(reply, InferResponse(loaded.ref, item.signature, {}))
             else:
-                self._observer.queued(loaded.ref, queue_s)
-                _give(reply, InferResponse(loaded.ref, item.signature, outcome, queue_s, seconds))
+                self._observer.queued(loaded.ref, item.signature, item.rows, len(item.inputs), queue_s)
+                _give(reply, InferResponse(loaded.ref, item.signature, outcome, queue_s, seconds, began))
         self._manager.release(loaded)
 
     def _sweep(self) -> None:

@@ -23,8 +23,9 @@ from servable.serving.streaming import PartOutcome, Stream
 
 Finish = Callable[[Pending, Outcome | PartOutcome, float, float], None]
 """Called on the loop for each request: itself, its outcome, when its batch began, and how long it computed."""
-BatchDone = Callable[[int, int, int, float], None]
-"""Called on the loop for each batch: items, their rows, rows computed (with padding), seconds of computing."""
+BatchDone = Callable[[str, int, int, int, float, float], None]
+"""Called on the loop for each batch: signature, items, their rows, rows computed (with padding), when it began, and
+how many seconds it was computed."""
 
 _ABANDONED = ServingError(Code.CANCELLED, "the client gave up while the request was queued")
 
@@ -221,7 +222,8 @@ class ModelRunner:
         for item, outcome in zip(items, outcomes, strict=True):
             rows += item.rows
             self._settle(item, outcome, began, seconds)
-        self._batch_done(len(items), rows, self.padding_of(items).rows(rows), seconds)
+        computed = self.padding_of(items).rows(rows)
+        self._batch_done(items[0].signature, len(items), rows, computed, began, seconds)
 
     def _settle(self, item: Work, outcome: Outcome | PartOutcome, began: float, seconds: float) -> None:
         if isinstance(item, Part):
