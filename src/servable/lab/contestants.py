@@ -94,7 +94,7 @@ class Revision(Ours):
 
     def __init__(self, revision: str, options: Sequence[str] = (), repository: Path | None = None) -> None:
         super().__init__(options)
-        self.label = shlex.join([f"git:{revision}", *options])
+        self.label = " ".join([f"git:{revision}", *map(shlex.quote, options)])
         self._revision = revision
         self._repository = repository or Path()
         self._commit = ""
