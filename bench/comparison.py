@@ -91,7 +91,8 @@ def page(found: Sequence[Comparison]) -> Report:
     for comparison in found:
         report = comparison_report(comparison)
         *groups, conditions = report.sections
-        verdict = f"{report.verdict}."
+        # The conditions stand once, below; what differs from model to model stands here.
+        verdict = f"{report.subtitle}. {report.verdict}."
         for place, group in enumerate(groups):
             lead: tuple[Block, ...] = tuple(report.lead) if place == 0 else ()
             # The curves and bars of these numbers are on the pages that `servable bench table` makes.
