@@ -170,6 +170,7 @@ def test_over_tls_and_over_a_unix_socket(
         (["grpc://{address}/half_plus_two", "--shape", "x=1,2"], "does not fit"),
         (["grpc://{address}/half_plus_two", "--data", "no.npz"], "cannot read no.npz"),
         (["grpc://{address}/half_plus_two", "--expect", "no.npz"], "cannot read no.npz"),
+        (["grpc://{address}/half_plus_two", "--out", "/no/where.json"], "cannot be written"),
         (["half_plus_two"], "is no server"),
     ],
 )

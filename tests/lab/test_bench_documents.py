@@ -115,6 +115,7 @@ def test_sweeps_are_read() -> None:
         (["--shape", "=1"], "NAME=2,3"),
         (["--header", "novalue"], "NAME: VALUE"),
         (["--processes", "0"], "--processes"),
+        (["--connections", "-1"], "--connections"),
         (["--timeout", "-1"], "--timeout"),
         (["--scenario", "offline", "--rate", "3"], "has a load of its own"),
         (["--concurrency", ",".join(["1"] * 300)], "too many"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from servable.lab import expectations, sources
 from servable.lab.exchange import Fault, Sample, Told
 from servable.lab.histogram import HIGHEST_NS, Histogram, curve
 from servable.lab.judge import WRONG, Judge, Tolerance, agrees
+from servable.lab.measure import Measurement
+from servable.lab.plan import Plan
 from servable.lab.recorder import Recorder
 from servable.lab.schedule import Schedule, doubling, parse_trace, share_of
 from servable.lab.server_timing import parse
+from servable.lab.session import Load
 from servable.lab.synthesis import Wanted, synthesise
 from servable.lab.target import parse_endpoint
 from servable.lab.wires.http import Http, Template
@@ -70,6 +74,12 @@ def test_histograms_add_up_and_say_what_is_no_histogram() -> None:
         Histogram.decode("nonsense")
     with pytest.raises(ServingError, match="in nanoseconds"):
         Histogram.decode(hdrh.HdrHistogram(1, 1000, 2).encode().decode())
+
+
+def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hdrh", None)
+    with pytest.raises(ServingError, match=r"pip install 'servable\[lab\]'"):
+        Measurement(Plan(url="grpc://127.0.0.1:1/m", loads=(Load(concurrency=1),)))
 
 
 # --- schedules

@@ -46,8 +46,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         poisson=arguments.arrivals == "poisson",
         client=ClientOptions(
             processes=_positive("--processes", arguments.processes),
-            connections=arguments.connections,
-            most_in_flight=arguments.max_in_flight,
+            connections=_at_least_0("--connections", arguments.connections),
+            most_in_flight=_at_least_0("--max-in-flight", arguments.max_in_flight),
             timeout_s=_positive("--timeout", arguments.timeout),
             tolerance=Tolerance(arguments.rtol, arguments.atol),
             cores=tuple(numbers("--cores", arguments.cores, int, least=0)) if arguments.cores else (),
@@ -195,4 +195,10 @@ def _trace(path: Path) -> tuple[float, ...]:
 def _positive(option: str, value: Number) -> Number:
     if not value > 0:
         raise invalid_argument(f"{option} {value} is too small: expected more than 0")
+    return value
+
+
+def _at_least_0(option: str, value: int) -> int:
+    if value < 0:
+        raise invalid_argument(f"{option} {value} is too small: expected 1 or more, or 0 to leave it open")
     return value

@@ -12,6 +12,7 @@ from servable.cli import DONE, FAILED, MISSED
 from servable.cli.bench_options import plan_of
 from servable.cli.bench_progress import ProgressLine
 from servable.cli.reports import put_report
+from servable.core.errors import failed_precondition, invalid_argument
 from servable.lab.measure import Measurement
 from servable.lab.plan import SCENARIOS, Plan
 from servable.lab.result import Result, encode
@@ -104,7 +105,11 @@ def _add_client(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; also what was measured before Ctrl-C."""
-    result = asyncio.run(_measure(plan_of(arguments), quiet=arguments.quiet or arguments.json))
+    plan = plan_of(arguments)
+    for path in arguments.out:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise invalid_argument(f"--out {path} cannot be written: it is a folder, or there is none to put it into")
+    result = asyncio.run(_measure(plan, quiet=arguments.quiet or arguments.json))
     write(result, arguments)
     if result.search is not None and result.search.rate_per_s is None and not result.interrupted:
         return MISSED
@@ -122,13 +127,21 @@ def write(result: Result, arguments: argparse.Namespace) -> None:
     report, table = report_of(result), steps_table(result)
     for path in arguments.out:
         if path.suffix == ".json":
-            path.write_bytes(encode(result))
+            put_json(path, result)
         else:
             put_report(report, table, path)
     if arguments.json:
         sys.stdout.write(encode(result).decode())
     else:
         put_report(report, table)
+
+
+def put_json(path: Path, result: Result) -> None:
+    """Write the result itself."""
+    try:
+        path.write_bytes(encode(result))
+    except OSError as error:
+        raise failed_precondition(f"cannot write {path}: {error.strerror}") from None
 
 
 async def _measure(plan: Plan, *, quiet: bool) -> Result:

@@ -197,6 +197,11 @@ def _middle(indices: Counts) -> npt.NDArray[np.float64]:
     return found
 
 
+def require_coding() -> None:
+    """Raise FAILED_PRECONDITION now, not after a measurement, if histograms cannot be coded here."""
+    _hdr()
+
+
 def _hdr() -> Any:
     try:
         from hdrh import histogram

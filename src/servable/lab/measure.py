@@ -15,7 +15,7 @@ from servable.core.signatures import Signature
 from servable.lab import expectations, machine, result
 from servable.lab.asking import Asker, wire_for
 from servable.lab.exchange import Prepared, Sample, Wire
-from servable.lab.histogram import Histogram
+from servable.lab.histogram import Histogram, require_coding
 from servable.lab.objective import Objective, RateSearch, judge
 from servable.lab.plan import SCENARIO_NOTES, Plan
 from servable.lab.result import Part, Result, Step
@@ -47,6 +47,7 @@ class Measurement:
     """One run of a plan. ``stop`` ends it early: what was measured until then is the result."""
 
     def __init__(self, plan: Plan, *, on_progress: OnProgress = lambda _: None, watch: Watch | None = None) -> None:
+        require_coding()
         self._plan = plan
         self._endpoint = parse_endpoint(plan.url, plan.wire).with_version(plan.version)
         self._tls = plan.tls if self._endpoint.secure else None
