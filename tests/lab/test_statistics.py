@@ -55,7 +55,7 @@ def test_the_mean_is_geometric() -> None:
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_few_blocks_say_nothing_of_noise(rounds: int) -> None:
     found = ratio([3.0] * rounds, [2.0] * rounds)
-    assert (found.value, found.low, found.high) == (pytest.approx(1.5), None, None)
+    assert (found.value, found.low, found.high) == pytest.approx((1.5, None, None))
 
 
 @pytest.mark.parametrize("values", [[], [1.0, 0.0], [-1.0]])
