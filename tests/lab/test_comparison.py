@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from servable.core.errors import ServingError
 from servable.lab.comparison import Block, Comparison, Conditions, Row, block_of, encode, read, row_of, with_ratios
+from servable.lab.comparison_page import comparison_report
 from servable.lab.result import ErrorKind, Latency, ServerCost, ServerProcess, Step
+from servable.report.blocks import Table
 
 CONDITIONS = Conditions(3, 1.0, 0.1, threads=1, batch_rows=32, batch_wait_ms=1.0)
 
@@ -110,3 +113,27 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str, problem: str)
         read(path)
     with pytest.raises(ServingError, match="cannot read"):
         read(tmp_path / "nothing.json")
+
+
+def test_the_report_says_which_process_took_the_cpu_time() -> None:
+    blocks = [
+        replace(
+            block(n, 100.0), processes=(ServerProcess(1, "proxy", 1, 0.2, 1), ServerProcess(2, "worker", 1, share, 1))
+        )
+        for n, share in enumerate((0.5, 0.7))
+    ]
+    rows = (row_of("one", "REST", "wire", 8, blocks), row("other", "REST", 8, 100.0))
+    report = comparison_report(Comparison("model", rows, CONDITIONS))
+    (section,) = [one for one in report.sections if one.title == "CPU time by process"]
+    (table,) = section.blocks
+    assert isinstance(table, Table)
+    assert table.rows == [("one", "REST", 8, "worker 60%, proxy 20%")]
+
+
+def test_who_never_ran_has_a_row_of_its_own() -> None:
+    rows = (row("one", "REST", 8, 100.0), row_of("absent", "", "", 0, (), "cannot be installed"))
+    report = comparison_report(Comparison("model", rows, CONDITIONS))
+    (section,) = [one for one in report.sections if one.title == "Not measured"]
+    (table,) = section.blocks
+    assert isinstance(table, Table)
+    assert table.rows == [("absent", "all", "cannot be installed")]

@@ -24,6 +24,8 @@ from servable.report.blocks import (
 from servable.report.plots import Axis, Bar, BarPlot, Mark
 from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, SHARE, Unit, quantity
 
+_LEAST_SHARE = 0.005
+
 
 def comparison_report(comparison: Comparison) -> Report:
     """Return the report of one comparison."""
@@ -44,7 +46,7 @@ def comparison_report(comparison: Comparison) -> Report:
         verdict=verdict,
         tone=tone,
         lead=tuple(_doubts(comparison)),
-        sections=[*sections, _conditions(comparison)],
+        sections=[*sections, *_processes(comparison.rows), _conditions(comparison)],
         footer=f"Made from a {comparison.schema} file.",
     )
 
@@ -129,6 +131,22 @@ def comparison_table(rows: Sequence[Row], *, every: bool = True) -> Table:
 def _absent(rows: Sequence[Row]) -> Table:
     columns = [Column("server"), Column("protocol"), Column("why not")]
     return Table(columns, [(row.contestant, row.protocol or "all", row.reason) for row in rows])
+
+
+def _processes(rows: Sequence[Row]) -> Iterator[Section]:
+    """Say who of a server's processes worked, where there is more than one."""
+    found: list[tuple[Cell, ...]] = []
+    for row in rows:
+        shares: dict[str, float] = {}
+        for process in (process for block in row.blocks for process in block.processes):
+            shares[process.name] = shares.get(process.name, 0.0) + process.cpu_share / len(row.blocks)
+        if len(shares) > 1:
+            told = sorted(((share, name) for name, share in shares.items() if share >= _LEAST_SHARE), reverse=True)
+            text = ", ".join(f"{name} {quantity(share, SHARE, 2)}" for share, name in told)
+            found.append((row.contestant, row.protocol, row.concurrency, text))
+    if found:
+        columns = [Column("server"), Column("protocol"), Column("in flight"), Column("share of a core")]
+        yield Section("CPU time by process", (Table(columns, found),), "Of servers with several processes.")
 
 
 def _cell(estimate: Estimate | None, factor: float = 1.0) -> Cell:
