@@ -14,11 +14,14 @@ from servable.transport.errors import Failure, TransportError
 from servable.transport.exchange import RequestHead
 from servable.transport.http1.client import Http1ClientConnection
 from servable.transport.http2.client import ClientConnection
+from servable.transport.limits import MIB, Limits
 from servable.transport.reply import Reply
 from servable.transport.tls import H1, H2, ClientTlsOptions, client_context
 
 Outcome = Reply | TransportError
 _RETRY_S = 0.1
+_GENEROUS = Limits(max_body=2048 * MIB, body_budget=8192 * MIB)
+"""A reply that is refused here would be counted against the server."""
 _CODES = {
     Failure.NOT_STARTED: Code.UNAVAILABLE.name,
     Failure.TIMEOUT: Code.DEADLINE_EXCEEDED.name,
@@ -116,8 +119,10 @@ class Connector:
 
     async def connect(self, on_close: Callable[[Any], None] | None = None) -> ClientConnection | Http1ClientConnection:
         """Open a connection; raise ``TransportError`` if that fails. ``on_close`` gets it when it is gone."""
-        kind = ClientConnection if self._multiplexed else Http1ClientConnection
-        return await kind.connect(self._address, on_close=on_close, timeout_s=self._timeout_s, tls=self._tls)
+        given: dict[str, Any] = {"on_close": on_close, "timeout_s": self._timeout_s, "tls": self._tls}
+        if self._multiplexed:
+            return await ClientConnection.connect(self._address, _GENEROUS, **given)
+        return await Http1ClientConnection.connect(self._address, **given)
 
 
 def fault_of(error: TransportError) -> Fault:
