@@ -65,6 +65,7 @@ def test_without_requests_there_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rate", "least", "most"), [(0.0, 0, 0), (1.0, 1000, 1000), (0.5, 400, 600)])
+@pytest.mark.rule("log-1")
 def test_a_share_of_the_requests_is_picked(tmp_path: Path, rate: float, least: int, most: int) -> None:
     log = RequestLog(RequestLogOptions(str(tmp_path / "log"), rate), encode, lambda code: None)
     assert least <= sum(log.picks() for _ in range(1000)) <= most

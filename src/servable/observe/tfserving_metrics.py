@@ -177,9 +177,9 @@ class TfServingMetrics:
         computed = _total(works, lambda work: work.computed_rows)
         yield _family(f"{SESSION}/wrapped_run_count", [] if computed is None else [Scalar((), computed.count)])
         yield _family(f"{SESSION}/processed_batch_size", _rows(computed))
-        yield _family(f"{SESSION}/input_batch_size", _rows(_total(works, lambda work: work.input_rows)))
+        yield _family(f"{SESSION}/input_batch_size", _rows(_input_rows(works)))
         yield _family(f"{SESSION}/padding_size", [
-            Histogram((("execution_batch_size", size),), THEIR_ROWS, padding.cumulative(), padding.total)
+            Histogram((("execution_batch_size", str(size)),), THEIR_ROWS, padding.cumulative(), padding.total)
             for size, padding in self._path.padding.items()
         ])  # fmt: skip
 
@@ -238,3 +238,13 @@ def _total(works: Sequence[Work], pick: Callable[[Work], Distribution]) -> Distr
     for work in works:
         _sum_up(sums, "", pick(work))
     return sums.get("")
+
+
+def _input_rows(works: Sequence[Work]) -> Distribution | None:
+    """Return the rows of every input tensor: all inputs of a request have as many."""
+    sums: Distribution | None = None
+    for work in works:
+        if sums is None:
+            sums = work.input_rows.empty()
+        sums.add(work.input_rows, work.tensors)
+    return sums
