@@ -6,7 +6,8 @@ for a request; the rate itself is also the server's. The lab verifies every answ
 
 **What it says.** A stub of known behaviour answers; beside what the lab found stands what was true: the stub's own log
 of its delays and failures, and for the stall (100 ms in which nothing happens, once a second) what arithmetic says of
-arrivals at a constant rate (the stub then needs a millisecond or two for those it kept waiting). Both processes run with real-time priority, if that is permitted.
+arrivals at a constant rate (the stub then needs a millisecond or two for those it kept waiting). Both processes
+run with real-time priority, if that is permitted.
 """
 
 from __future__ import annotations
