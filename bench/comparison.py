@@ -15,8 +15,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from servable.lab.compare import Plan, compare
-from servable.lab.comparison import Comparison, Conditions, encode
+from servable.lab.comparison import Comparison, Conditions
 from servable.lab.comparison_page import comparison_report
 from servable.lab.contestants import parse_contestant
 from servable.lab.peers import PEERS
@@ -50,7 +52,7 @@ def main() -> None:
     found = list(comparisons(arguments))
     arguments.out.write_text(write_markdown(page(found)))
     for comparison in found:
-        arguments.out.with_name(f"{arguments.out.stem}-{comparison.model}.json").write_bytes(encode(comparison))
+        arguments.out.with_name(f"{arguments.out.stem}-{comparison.model}.json").write_bytes(msgspec.json.encode(comparison))
     print(f"written: {arguments.out}")
 
 
