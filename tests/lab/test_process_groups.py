@@ -39,7 +39,7 @@ while True:
         while os.waitpid(-1, os.WNOHANG)[0]: pass
     except ChildProcessError: pass
 """
-BUSY = "import time\nheld = bytearray(50_000_000)\nprint('here', flush=True)\nwhile True: pass\n"
+BUSY = "import time\nheld = bytearray(50_000_000)\nend = time.monotonic() + 30\nprint('here', flush=True)\nwhile time.monotonic() < end: pass\n"
 
 
 def until(condition: Callable[[], bool], limit_s: float = 15.0) -> None:
