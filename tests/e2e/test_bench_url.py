@@ -28,7 +28,8 @@ QUICK = ("--warmup", "0", "--quiet")
 def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Result, str]]:
     def run(*words: object) -> tuple[int, Result, str]:
         out = tmp_path / "result.json"
-        code = main(["bench", *map(str, words), *QUICK, "--out", str(out)])
+        load = () if {"--rate", "--concurrency", "--slo", "--scenario"} & set(words) else ("--concurrency", "1")
+        code = main(["bench", *map(str, words), *load, *QUICK, "--out", str(out)])
         return code, read(out), capsys.readouterr().out
 
     return run
@@ -97,6 +98,18 @@ def test_the_highest_rate_is_searched_and_missed_with_exit_code_3(server: Server
     assert result.search.rate_per_s is None
     assert result.search.trials >= 2
     assert result.scenario.name == "slo"
+
+
+def test_by_default_the_most_is_measured_and_then_latencies_at_half_of_it(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    out = tmp_path / "result.json"
+    url = f"grpc://{server.address}/half_plus_two"
+    assert main(["bench", url, "--duration", "0.25", *QUICK, "--out", str(out)]) == 0
+    most, half = read(out).steps
+    assert most.concurrency == 32
+    assert half.offered_rate_per_s == pytest.approx(most.throughput_per_s / 2, rel=0.01)
+    assert half.ok > 0
 
 
 @pytest.mark.parametrize(
@@ -220,7 +233,9 @@ def test_client_processes_end_when_their_parent_is_killed(server: ServerProcess)
 
 
 def test_json_goes_to_stdout_by_itself(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", f"http://{server.address}/half_plus_two", "--count", "3", "--warmup", "0", "--json"]) == 0
+    assert (
+        main(["bench", f"http://{server.address}/half_plus_two", "--count", "3", "--concurrency", "1", "--json"]) == 0
+    )
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "servable.bench/1"
     assert (document["ok"], document["errors"], document["wrong"]) == (3, 0, 0)

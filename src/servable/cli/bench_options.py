@@ -12,7 +12,7 @@ from typing import TypeVar
 from servable.core.errors import invalid_argument, not_found
 from servable.lab.judge import Tolerance
 from servable.lab.objective import parse_objective
-from servable.lab.plan import DEFAULT_CONCURRENCY, Plan, scenario_loads
+from servable.lab.plan import Plan, scenario_loads
 from servable.lab.schedule import Schedule, doubling, parse_trace
 from servable.lab.session import ClientOptions, Load
 from servable.lab.synthesis import Wanted
@@ -42,7 +42,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         loads=loads,
         objective=parse_objective(arguments.slo) if arguments.slo else None,
         scenario=arguments.scenario,
-        trial=Load(concurrency=1, duration_s=arguments.duration, warmup_s=1.0 if warmup_s is None else warmup_s),
+        trial=_trial(arguments, warmup_s),
         poisson=arguments.arrivals == "poisson",
         client=ClientOptions(
             processes=_positive("--processes", arguments.processes),
@@ -55,6 +55,13 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         server_pid=arguments.server_pid,
         command=("servable", *sys.argv[1:]),
     )
+
+
+def _trial(arguments: argparse.Namespace, warmup_s: float | None) -> Load:
+    """Return what bounds the steps whose load is found on the way; the trials of a search have a short warm-up."""
+    if arguments.slo and warmup_s is None:
+        warmup_s = 1.0
+    return Load(concurrency=1, duration_s=arguments.duration, count=arguments.count, warmup_s=warmup_s)
 
 
 def numbers(option: str, text: str, kind: Callable[[str], Number], *, least: float) -> list[Number]:
@@ -102,9 +109,7 @@ def _loads(arguments: argparse.Namespace) -> tuple[Load, ...]:
         return _few(
             [Load(concurrency=one, **bounds) for one in numbers("--concurrency", arguments.concurrency, int, least=1)]
         )
-    if arguments.slo:
-        return ()
-    return (Load(concurrency=DEFAULT_CONCURRENCY, **bounds),)
+    return ()
 
 
 def _few(loads: Sequence[Load]) -> tuple[Load, ...]:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Loads a served model, or with --wire http any HTTP service. "
         "An answer that is not OK or wrong is a failure, never a latency. Latencies run from when a request should "
-        "have begun."
+        "have begun. By default: the most it can do, then latencies at half of that rate."
     )
     parser.epilog = "exit codes: 0 done, 1 failed, or no right answer, 2 wrong usage, 3 an objective was missed"
     parser.add_argument(

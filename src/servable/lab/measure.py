@@ -30,6 +30,7 @@ from servable.transport.exchange import RequestHead
 
 _MOST_SAMPLES = 1024
 _GUESS_IN_FLIGHT = 64
+_EXPLORED_IN_FLIGHT = 32
 _LAST_TRIES = 10
 _STEP_DOWN = 0.9
 
@@ -92,8 +93,10 @@ class Measurement:
                 if self._stop.is_set():
                     break
                 await self._step(session, load, requests)
-            if not plan.loads and plan.objective is not None:
+            if plan.objective is not None and plan.searches:
                 await self._find_rate(session, plan.objective, requests)
+            elif not plan.loads:
+                await self._explore(session, requests)
 
     # --- requests
 
@@ -166,8 +169,23 @@ class Measurement:
         self._steps.append(step)
         return step
 
+    async def _explore(self, session: Session, requests: _Requests) -> None:
+        """Measure the most that the server does, then the latencies that users meet at half of that."""
+        bounds = self._bounds()
+        most = await self._step(session, replace(bounds, concurrency=_EXPLORED_IN_FLIGHT), requests)
+        if most.ok and not self._stop.is_set():
+            rate = float(f"{most.throughput_per_s / 2:.3g}")
+            load = self._at_rate(rate, bounds)
+            if bounds.count is not None:
+                load = replace(load, count=bounds.count, duration_s=max(load.duration_s, 2 * bounds.count / rate))
+            await self._step(session, load, requests)
+
+    def _bounds(self) -> Load:
+        """Return how long steps last whose load is not known before."""
+        return self._plan.trial or Load(concurrency=1, duration_s=5.0, warmup_s=1.0)
+
     async def _find_rate(self, session: Session, objective: Objective, requests: _Requests) -> None:
-        trial = self._plan.trial or Load(concurrency=1, duration_s=5.0, warmup_s=1.0)
+        trial = self._bounds()
         most_s = min(1.0, trial.duration_s)
         guess = await session.step(Load(concurrency=_GUESS_IN_FLIGHT, duration_s=most_s, warmup_s=most_s / 2))
         if self._stop.is_set():
@@ -229,10 +247,10 @@ class Measurement:
 
     def _scenario(self) -> result.Scenario:
         plan = self._plan
-        first = plan.loads[0] if plan.loads else self._at_rate(1.0, plan.trial or Load(concurrency=1))
+        first = plan.loads[0] if plan.loads else self._at_rate(1.0, self._bounds())
         wanted = plan.variants[0]
         return result.Scenario(
-            name="slo" if not plan.loads and plan.scenario == "load" else plan.scenario,
+            name="slo" if plan.searches and plan.scenario == "load" else plan.scenario,
             arrivals="closed" if first.schedule is None else first.schedule.arrivals,
             duration_s=None if first.count is not None else first.duration_s,
             count=first.count,

@@ -13,7 +13,6 @@ from servable.lab.wires.http import Template
 from servable.transport.tls import ClientTlsOptions
 
 SCENARIOS = ("load", "single-stream", "multi-stream", "server", "offline")
-DEFAULT_CONCURRENCY = 1
 _OFFLINE_IN_FLIGHT = 256
 
 
@@ -21,7 +20,8 @@ _OFFLINE_IN_FLIGHT = 256
 class Plan:
     """One measurement. Each of ``variants`` (batch sizes, payloads) meets each of ``loads``.
 
-    Without loads the highest rate that holds ``objective`` is searched.
+    Without loads the highest rate that holds ``objective`` is searched; without an objective too, what a closed loop
+    gets is measured, and then an open loop at half of that rate.
     """
 
     url: str
@@ -46,13 +46,16 @@ class Plan:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a plan without an aim."""
-        if not self.loads and self.objective is None:
-            raise invalid_argument("a measurement needs loads, or an objective to search the rate for")
+        """Refuse a plan that cannot be carried out."""
         if not self.variants:
             raise invalid_argument("a measurement needs a variant of its requests")
-        if not self.loads and len(self.variants) > 1:
+        if self.searches and len(self.variants) > 1:
             raise invalid_argument("the search for a rate takes one batch size and payload, not a sweep")
+
+    @property
+    def searches(self) -> bool:
+        """Return whether the highest rate is searched."""
+        return not self.loads and self.objective is not None
 
 
 def scenario_loads(
