@@ -23,6 +23,17 @@ import numpy as np
 
 TIMEOUT_S = 10.0
 BIG = 2**31 - 1
+Check = Callable[[Any], None]
+
+
+def rule(*ids: str) -> Callable[[Check], Check]:
+    """Say which rules of docs/reference/tfserving.md a check judges; its test gets the marker of that name."""
+
+    def mark(check: Check) -> Check:
+        check.rules = ids  # type: ignore[attr-defined]
+        return check
+
+    return mark
 
 
 class Api:
@@ -107,6 +118,7 @@ TYPED: dict[str, tuple[str, str, list[Any]]] = {
 """Input of the model ``types`` -> its type, the field of its values, and three of them."""
 
 
+@rule("tensor-1", "tensor-17", "message-1")
 def check_every_type_in_its_typed_field(api: Api) -> None:
     inputs = {name: api.typed(dtype, [3], **{field: values}) for name, (dtype, field, values) in TYPED.items()}
     reply = api.call(api.request("types", **inputs))
@@ -119,6 +131,7 @@ def check_every_type_in_its_typed_field(api: Api) -> None:
         assert found == (values if name != "float32" else [np.float32(value) for value in values]), (name, found)
 
 
+@rule("tensor-6", "tensor-7")
 def check_every_type_as_tensor_content(api: Api) -> None:
     inputs = {}
     for name, (dtype, _, values) in TYPED.items():
@@ -138,6 +151,7 @@ def check_every_type_as_tensor_content(api: Api) -> None:
         assert found == expected, (name, found)
 
 
+@rule("message-1")
 def check_tensors_that_tensorflow_makes_and_reads(api: Api) -> None:
     if not api.with_tensorflow:
         return
@@ -157,6 +171,7 @@ def check_tensors_that_tensorflow_makes_and_reads(api: Api) -> None:
     assert np.array_equal(api.tf.make_ndarray(half.outputs["y"]), np.full([4, 1], 2.5, np.float32))
 
 
+@rule("tensor-9", "tensor-10")
 def check_one_value_fills_the_shape(api: Api) -> None:
     reply = api.call(api.request("half_plus_two", x=api.typed("DT_FLOAT", [3, 1], float_val=[4.0])))
     assert list(reply.outputs["y"].float_val) == [4.0, 4.0, 4.0]
@@ -166,12 +181,14 @@ def check_one_value_fills_the_shape(api: Api) -> None:
     assert list(reply.outputs["y"].float_val) == [2.0, 2.0]
 
 
+@rule("tensor-14")
 def check_no_rows(api: Api) -> None:
     reply = api.call(api.request("half_plus_two", x=api.typed("DT_FLOAT", [0, 1])))
     assert [dim.size for dim in reply.outputs["y"].tensor_shape.dim] == [0, 1]
     assert list(reply.outputs["y"].float_val) == []
 
 
+@rule("predict-9", "signature-1")
 def check_reply_names_the_version_and_the_signature(api: Api) -> None:
     request = api.request("half_plus_two", x=api.typed("DT_FLOAT", [1, 1], float_val=[1.0]))
     for version in (None, 1):
@@ -185,6 +202,7 @@ def check_reply_names_the_version_and_the_signature(api: Api) -> None:
             assert not spec.version_label
 
 
+@rule("predict-5", "predict-6")
 def check_output_filter(api: Api) -> None:
     text = {name: api.content("DT_INT64", np.ones([2, 500], np.int64)) for name in ("input_ids", "e1_mas", "e2_mas")}
     request = api.request("text_cnn", **text)
@@ -203,6 +221,7 @@ def check_output_filter(api: Api) -> None:
     api.fails(lambda: api.call(request), grpc.StatusCode.INVALID_ARGUMENT, "duplicate output tensor alias: probs")
 
 
+@rule("service-7")
 def check_messages_above_four_megabytes(api: Api) -> None:
     array = np.arange(3 * 1024 * 1024, dtype=np.float32).reshape(3, -1)
     reply = api.call(api.request("echo", x=api.content("DT_FLOAT", array)))
@@ -213,6 +232,7 @@ def check_messages_above_four_megabytes(api: Api) -> None:
 # -- what can be wrong with a Predict ----------------------------------------------------------------------------------
 
 
+@rule("lookup-1", "lookup-2", "lookup-3", "lookup-4", "lookup-5", "select-1", "select-2")
 def check_errors_of_the_model_spec(api: Api) -> None:
     x = api.typed("DT_FLOAT", [1, 1], float_val=[1.0])
     request = api.predict.PredictRequest()  # type: ignore[attr-defined]
@@ -236,6 +256,7 @@ def check_errors_of_the_model_spec(api: Api) -> None:
     api.fails(lambda: api.call(request), invalid, "Unrecognized servable version label: stable")
 
 
+@rule("predict-1")
 def check_unknown_signature(api: Api) -> None:
     request = api.request("half_plus_two", x=api.typed("DT_FLOAT", [1, 1], float_val=[1.0]))
     request.model_spec.signature_name = "nonesuch"
@@ -246,6 +267,7 @@ def check_unknown_signature(api: Api) -> None:
     )
 
 
+@rule("predict-3", "predict-4", "predict-7", "tensor-7", "tensor-14", "tensor-15", "tensor-5")
 def check_errors_of_the_inputs(api: Api) -> None:
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     x = api.typed("DT_FLOAT", [1, 1], float_val=[1.0])
@@ -283,6 +305,7 @@ def check_errors_of_the_inputs(api: Api) -> None:
 # -- GetModelMetadata --------------------------------------------------------------------------------------------------
 
 
+@rule("metadata-2")
 def check_metadata_unpacks(api: Api) -> None:
     request = api.get_model_metadata.GetModelMetadataRequest(metadata_field=["signature_def"])  # type: ignore[attr-defined]
     request.model_spec.name = "text_cnn"
@@ -304,6 +327,7 @@ def check_metadata_unpacks(api: Api) -> None:
     assert [dim.size for dim in signature.outputs["labels"].tensor_shape.dim] == [-1]
 
 
+@rule("metadata-1")
 def check_errors_of_metadata(api: Api) -> None:
     invalid = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -326,6 +350,7 @@ def check_errors_of_metadata(api: Api) -> None:
 # -- GetModelStatus ----------------------------------------------------------------------------------------------------
 
 
+@rule("state-1")
 def check_status(api: Api) -> None:
     request = api.get_model_status.GetModelStatusRequest()  # type: ignore[attr-defined]
     request.model_spec.name = "half_plus_two"
@@ -338,6 +363,7 @@ def check_status(api: Api) -> None:
         assert (found.status.error_code, found.status.error_message) == (0, "")
 
 
+@rule("state-3")
 def check_errors_of_status(api: Api) -> None:
     def call() -> Any:
         return api.models.GetModelStatus(request, TIMEOUT_S)

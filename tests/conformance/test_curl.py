@@ -145,6 +145,7 @@ def test_a_large_body_over_http2(server: ServerProcess) -> None:
     assert reply.json["outputs"] == values
 
 
+@pytest.mark.rule("rest-8")
 def test_a_body_of_unknown_length(server: ServerProcess, version: str) -> None:
     body, values = big_body()
     url = f"{server.rest_url}/v1/models/echo:predict"
@@ -186,6 +187,7 @@ def test_one_connection_for_many_requests(model: str) -> None:
     assert all(reply.json == {"predictions": [[2.5]]} for reply in replies)
 
 
+@pytest.mark.rule("rest-1", "rest-10")
 def test_errors_keep_the_connection(model: str, server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     replies = curl(
@@ -231,6 +233,7 @@ def test_metadata(model: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["healthz", "readyz", "metrics", "servable/status", "v1/models/half_plus_two"])
+@pytest.mark.rule("better-1")
 def test_head_is_get_without_its_body(server: ServerProcess, version: str, page: str) -> None:
     url = f"{server.rest_url}/{page}"
     head, get = curl_one(version, "--head", url), curl_one(version, url)

@@ -15,12 +15,15 @@ SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 HEALTH = "/grpc.health.v1.Health/"
 
 
+@pytest.mark.rule("service-4", "better-3")
 def test_health_of_a_live_server_until_it_stops(models: LiveModels, serve: Callable[..., ServerProcess]) -> None:
     server = serve(models.onnx("half_plus_two")).ready()
     with grpc.insecure_channel(server.address) as channel:
         check = channel.unary_unary(HEALTH + "Check")
         assert check(b"", timeout=10) == SERVING
         assert check(b"\x0a\x24tensorflow.serving.PredictionService", timeout=10) == SERVING
+        assert check(b"\x0a\x11PredictionService", timeout=10) == SERVING, "the name that TensorFlow Serving gives it"
+        assert check(b"\x0a\x0cModelService", timeout=10) == SERVING
         with pytest.raises(grpc.RpcError) as unknown:
             check(b"\x0a\x04what", timeout=10)
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND

@@ -120,6 +120,7 @@ def test_a_client_with_its_default_limit_says_so_itself(server: ServerProcess) -
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+@pytest.mark.rule("service-8")
 def test_compressed_requests(server: ServerProcess, compression: grpc.Compression) -> None:
     zeros = np.zeros((1, 300_000), np.float32)
     with channel_to(server, compression=compression) as channel:
@@ -193,6 +194,7 @@ def test_the_deadline_of_a_client_holds(server: ServerProcess, predict: Predict)
 
 
 @pytest.mark.parametrize("allowed", ["0n", "50m"])
+@pytest.mark.rule("deadline-1")
 def test_the_server_ends_a_call_whose_time_is_over(server: ServerProcess, allowed: str) -> None:
     """grpcio ends calls by its own clock. A client that only sends the header waits, and hears what the server says."""
     client = H2Connection(H2Configuration(header_encoding="utf-8"))
@@ -249,6 +251,7 @@ def computed(server: ServerProcess) -> float:
         "/x",
     ],
 )
+@pytest.mark.rule("service-3")
 def test_methods_that_are_not_served(channel: grpc.Channel, predict: Predict, method: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         predict_on(channel, method)(half_plus_two(1.0), timeout=5)

@@ -52,6 +52,7 @@ def names(answer: Any) -> list[str]:
     return [descriptor_pb2.FileDescriptorProto.FromString(file).name for file in files]
 
 
+@pytest.mark.rule("service-5")
 def test_what_is_listed_is_what_is_offered_g034(channel: grpc.Channel, ask: Ask) -> None:
     listed = [service.name for service in ask(list_services="").list_services_response.service]
     assert listed == sorted(listed)

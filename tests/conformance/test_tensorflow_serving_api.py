@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.serving_api_checks import CHECKS
+from tests.conformance.tfserving.checks import parameters
 from tests.e2e.server_process import ServerProcess
 
 pytestmark = [
@@ -38,7 +39,7 @@ def outcomes(address: str, variant: str) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("variant", ["stubs", "tensorflow"])
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", parameters(CHECKS))
 def test_client_of_tensorflow_serving(server: ServerProcess, check: str, variant: str) -> None:
     failure = outcomes(server.address, variant)[check]
     assert failure is None, failure

@@ -312,6 +312,7 @@ def serial(server: ServerProcess, authority: Authority) -> str:
     return shown.stdout.decode().strip().removeprefix("serial=")
 
 
+@pytest.mark.rule("tls-3")
 def test_certificates_are_replaced_under_load(
     models: LiveModels, authority: Authority, serve: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:

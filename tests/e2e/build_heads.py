@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 v1 = tf.compat.v1
 CLASSIFY, REGRESS, PREDICT = (f"tensorflow/serving/{name}" for name in ("classify", "regress", "predict"))
+INIT_OP = "__saved_model_init_op"
 TYPES = ("bfloat16", "complex64", "complex128", "float16", "float8_e4m3fn", "int4", "uint16")
 """Types that no other model of the conformance tests takes."""
 LABELS = ("low", "middle", "h\u00f6her")
@@ -86,6 +88,13 @@ EXAMPLES = {
 }
 
 
+def add_init_op(file: Path) -> None:
+    """Add the signature that TensorFlow 2 writes for what is to be done at the start; the v1 builder refuses it."""
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    saved.meta_graphs[0].signature_def[INIT_OP].outputs[INIT_OP].name = "start"
+    file.write_bytes(saved.SerializeToString())
+
+
 def main(folder: Path) -> None:
     target = folder / "heads" / "1"
     answers: dict[str, dict[str, dict[str, Any]]] = {}
@@ -106,9 +115,16 @@ def main(folder: Path) -> None:
                 answers[name] = {
                     case: session.run(outputs, {inputs["inputs"]: rows}) for case, rows in EXAMPLES.items()
                 }
+        given = {name: info(v1.placeholder(tf.float32, [None], name=f"given_{name}")) for name in ("a", "b")}
+        total = session.graph.get_tensor_by_name("given_a:0") + session.graph.get_tensor_by_name("given_b:0")
+        defaulted = v1.saved_model.build_signature_def(given, {"sum": info(total)}, PREDICT)
+        defaulted.defaults["b"].CopyFrom(tf.make_tensor_proto([10.0], tf.float32))
+        definitions["defaulted"] = defaulted
+        tf.no_op(name="start")
         builder = v1.saved_model.Builder(str(target))
         builder.add_meta_graph_and_variables(session, ["serve"], definitions)
         builder.save()
+    add_init_op(target / "saved_model.pb")
     (folder / "heads.pickle").write_bytes(pickle.dumps((EXAMPLES, answers)))
 
 

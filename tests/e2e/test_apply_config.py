@@ -41,6 +41,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "words", "code"), REFUSED, ids=[words for _, words, _ in REFUSED])
+@pytest.mark.rule("reload-4", "reload-6", "reload-8", "log-3")
 def test_what_is_refused_changes_nothing(models: LiveModels, tmp_path: Path, text: str, words: str, code: Code) -> None:
     path = str(models.onnx("half_plus_two"))
 
@@ -62,6 +63,7 @@ def test_what_is_refused_changes_nothing(models: LiveModels, tmp_path: Path, tex
     asyncio.run(main())
 
 
+@pytest.mark.rule("reload-2", "label-2")
 def test_what_is_applied_replaces_the_set_and_says_what_is_new(models: LiveModels) -> None:
     path = str(models.onnx("half_plus_two"))
 

@@ -126,6 +126,7 @@ def test_a_token_outside_of_the_vocabulary(server: ServerProcess) -> None:
         assert "1000000" in raised.value.message
 
 
+@pytest.mark.rule("better-6", "batch-11")
 def test_a_bad_row_costs_its_neighbours_nothing(server: ServerProcess) -> None:
     """Requests that came together are computed together; the bad ones are found and fail alone."""
     good = catalog.sample_inputs("text_cnn_small", 1, seed=1)["tokens"]
@@ -152,6 +153,7 @@ def test_a_bad_row_costs_its_neighbours_nothing(server: ServerProcess) -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("shape", [(1,), (), (2,), (1, 2), (0, 1), (2, 3, 4)])
+@pytest.mark.rule("signature-4")
 def test_tensorflow_takes_shapes_that_its_operations_take(
     tensorflow_server: ServerProcess, shape: tuple[int, ...]
 ) -> None:
@@ -164,6 +166,7 @@ def test_tensorflow_takes_shapes_that_its_operations_take(
 
 
 @pytest.mark.tensorflow
+@pytest.mark.rule("predict-8")
 def test_tensorflow_says_which_operation_refused(tensorflow_server: ServerProcess) -> None:
     for url in (tensorflow_server.grpc_url, tensorflow_server.rest_url):
         with Client(url) as client, pytest.raises(ServingError) as raised:
@@ -218,6 +221,7 @@ def test_body_that_is_no_request(server: ServerProcess, body: bytes, text: str) 
     assert text in reply["error"]
 
 
+@pytest.mark.rule("json-3")
 def test_a_deep_body_does_not_crash(server: ServerProcess) -> None:
     body = b'{"instances": ' + b"[" * 200_000 + b"1.0" + b"]" * 200_000 + b"}"
     status, reply = rest(server, "/v1/models/half_plus_two:predict", body)

@@ -50,6 +50,7 @@ def http_answer(port: int, path: str = "/v1/models/half_plus_two:predict") -> tu
 # -- TensorFlow Serving's flags ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("rest-1")
 def test_each_port_speaks_what_tensorflow_serving_gives_it(serve: Start, models: LiveModels) -> None:
     grpc, rest = free_port(), free_port()
     base = models.onnx("half_plus_two")
@@ -66,6 +67,7 @@ def test_each_port_speaks_what_tensorflow_serving_gives_it(serve: Start, models:
     assert raised.value.code is Code.UNAVAILABLE
 
 
+@pytest.mark.rule("rest-1")
 def test_equal_ports_speak_both(serve: Start, models: LiveModels) -> None:
     port = free_port()
     server = serve(f"--port={port}", f"--rest_api_port={port}", models.onnx("half_plus_two")).ready()
@@ -80,6 +82,7 @@ def test_no_second_port_unasked(serve: Start, models: LiveModels) -> None:
     assert ask(server.rest_url) == [[2.5]]
 
 
+@pytest.mark.rule("service-9")
 def test_a_socket_for_grpc(serve: Start, models: LiveModels, tmp_path: Path) -> None:
     path = tmp_path / "grpc.sock"
     server = serve(f"--grpc_socket_path={path}", models.onnx("half_plus_two")).ready()
@@ -101,6 +104,7 @@ def test_several_addresses_speak_everything(serve: Start, models: LiveModels, tm
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
+@pytest.mark.rule("service-9")
 def test_a_stale_socket_is_replaced_and_one_in_use_is_not(serve: Start, models: LiveModels, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
@@ -125,6 +129,7 @@ def test_a_port_in_use(serve: Start, models: LiveModels, server: ServerProcess) 
     assert ask(server.grpc_url) == [[2.5]]
 
 
+@pytest.mark.rule("better-2")
 def test_health_and_readiness_while_a_model_lacks(serve: Start, models: LiveModels, tmp_path: Path) -> None:
     """Ports are open at once; readiness is a page of its own, and follows what can be served."""
     lacking = tmp_path / "lacking"
@@ -182,6 +187,7 @@ def test_starts_that_fail(serve: Start, models: LiveModels, tmp_path: Path) -> N
             assert text in server.stderr
 
 
+@pytest.mark.rule("manager-9")
 def test_a_configuration_without_models_is_one(serve: Start, tmp_path: Path) -> None:
     """As with TensorFlow Serving: models may come later."""
     config = tmp_path / "models.config"

@@ -29,6 +29,7 @@ X = np.array([[1.0]], np.float32)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.rule("better-3")
 def test_accepted_requests_are_answered_over_both_wires(serve: Start, models: LiveModels, number: int) -> None:
     server = serve(models.made("slow")).ready()
 

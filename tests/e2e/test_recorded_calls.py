@@ -74,6 +74,7 @@ def tampered(log: Path, change: Callable[[InferResponse], InferResponse]) -> Pat
     return path
 
 
+@pytest.mark.rule("log-2")
 def test_what_was_asked_over_any_wire_is_logged_and_answered_again(
     log: Path, server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -116,6 +117,7 @@ def with_warmup(models: LiveModels, folder: Path, data: bytes) -> Path:
     return model
 
 
+@pytest.mark.rule("log-4", "warmup-1")
 def test_a_log_is_a_warm_up_file(log: Path, serve: Serve, models: LiveModels, tmp_path: Path) -> None:
     model = with_warmup(models, tmp_path, log.read_bytes())
     server = serve(model, "--num_request_iterations_for_warmup=3").ready()
@@ -141,6 +143,7 @@ def wrong_input(log: Path) -> bytes:
     ],
     ids=["damaged", "wrong input", "too many", "no message"],
 )
+@pytest.mark.rule("warmup-3", "warmup-4")
 def test_a_warm_up_that_fails_fails_the_load(
     make: Callable[[Path], bytes], words: str, log: Path, serve: Serve, models: LiveModels, tmp_path: Path
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_warm_up_that_fails_fails_the_load(
         assert client.status("lstm_tokens")[0].state.name == "AVAILABLE"
 
 
+@pytest.mark.rule("warmup-2")
 def test_without_warm_up_the_file_is_not_looked_at(serve: Serve, models: LiveModels, tmp_path: Path) -> None:
     server = serve(with_warmup(models, tmp_path, b"broken"), "--enable_model_warmup=false").ready()
     with Client(server.grpc_url) as client:

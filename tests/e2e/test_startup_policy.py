@@ -38,6 +38,7 @@ def accepts(address: Address) -> bool:
             return reply.read().startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.rule("manager-8")
 def test_waiting_ports_refuse_until_a_model_is_there(models: LiveModels, tmp_path: Path) -> None:
     async def main() -> None:
         base = tmp_path / "m"
@@ -75,6 +76,7 @@ def test_open_ports_accept_before_any_model_is_there(tmp_path: Path) -> None:
     run(main)
 
 
+@pytest.mark.rule("manager-8")
 def test_a_model_without_versions_does_not_keep_the_ports_shut(models: LiveModels, tmp_path: Path) -> None:
     async def main() -> None:
         settings = ServeSettings(

@@ -87,6 +87,7 @@ def model(models: LiveModels, tmp_path: Path) -> Path:
     return base
 
 
+@pytest.mark.rule("flag-7", "policy-2", "metrics-1", "file-1")
 def test_the_command_line_and_files_of_s1(start: Start, model: Path, tmp_path: Path) -> None:
     (tmp_path / "models.config").write_text(SEED_MODELS.replace("/models/", f"{tmp_path}/models/"))
     (tmp_path / "monitor.config").write_text(SEED_MONITOR)
@@ -109,6 +110,7 @@ def test_the_command_line_and_files_of_s1(start: Start, model: Path, tmp_path: P
     assert server.stop() == 0
 
 
+@pytest.mark.rule("flag-2", "flag-8", "rest-1", "batch-1", "batch-3")
 def test_the_command_line_and_file_of_s4(start: Start, model: Path, tmp_path: Path) -> None:
     (tmp_path / "batching_config.txt").write_text(SEED_BATCHING)
     port = free_port()
@@ -127,6 +129,7 @@ def test_the_command_line_and_file_of_s4(start: Start, model: Path, tmp_path: Pa
     assert server.stop() == 0
 
 
+@pytest.mark.rule("flag-4", "file-2")
 def test_a_server_that_cannot_start_ends_as_tensorflow_servings_does(start: Start, tmp_path: Path) -> None:
     (tmp_path / "models.config").write_text("model_config_list {\n  config { nam: 'x' } }")
     server = start(f"--port={free_port()}", f"--model_config_file={tmp_path}/models.config")
@@ -137,6 +140,7 @@ def test_a_server_that_cannot_start_ends_as_tensorflow_servings_does(start: Star
     assert f"{tmp_path}/models.config:2:12: tensorflow.serving.ModelConfig has no field 'nam'" in server.stdout
 
 
+@pytest.mark.rule("config-1", "config-3", "policy-1")
 def test_a_changed_config_file_is_followed(start: Start, model: Path, tmp_path: Path) -> None:
     """Models come, go and change their policy; what cannot be taken changes nothing."""
     config = tmp_path / "models.config"
@@ -181,6 +185,7 @@ def test_a_changed_config_file_is_followed(start: Start, model: Path, tmp_path: 
     assert server.stop() == 0
 
 
+@pytest.mark.rule("label-3", "label-4")
 def test_labels_before_their_versions_only_where_that_is_allowed(start: Start, model: Path, tmp_path: Path) -> None:
     config = tmp_path / "models.config"
     config.write_text(
@@ -205,6 +210,7 @@ def pem(path: Path) -> str:
 
 
 @needs_openssl
+@pytest.mark.rule("tls-1", "tls-2")
 def test_an_ssl_config_file_with_clients_verified(start: Start, model: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     own, client = authority.server(), authority.client()
@@ -229,6 +235,7 @@ def test_an_ssl_config_file_with_clients_verified(start: Start, model: Path, tmp
     assert server.stop() == 0
 
 
+@pytest.mark.rule("batch-14")
 def test_parameters_in_a_version_batch_it_and_none_do_not(start: Start, model: Path) -> None:
     (model / "2" / "batching_params.pbtxt").write_text("max_batch_size { value: 3 }")
     port = free_port()

@@ -85,6 +85,7 @@ async def until_states(client: AsyncClient, wanted: dict[int, str]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.rule("manager-1", "select-3", "poll-4")
 def test_no_client_notices_a_switch_and_the_way_back(serve: Start, base: Path, second: Path) -> None:
     server = serve(base, POLL).ready()
     callers = [Caller(server.grpc_url if i % 2 else server.rest_url, i) for i in range(32)]
@@ -117,6 +118,7 @@ def test_no_client_notices_a_switch_and_the_way_back(serve: Start, base: Path, s
     assert changes == went
 
 
+@pytest.mark.rule("manager-4")
 def test_resources_first_if_that_is_asked_for(serve: Start, base: Path, second: Path) -> None:
     server = serve(base, POLL, "--version_transition", "resource_preserving").ready()
     with Client(server.grpc_url) as client:
@@ -130,6 +132,7 @@ def both_are_served(client: Client) -> bool:
     return states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
 
 
+@pytest.mark.rule("select-1", "select-2")
 def test_a_version_that_is_asked_for_by_number(serve: Start, base: Path, second: Path, tmp_path: Path) -> None:
     shutil.copytree(second, base / "2")
     config = tmp_path / "models.config"
@@ -198,6 +201,7 @@ def grow(target: Path, content: bytes, pieces: int, lookout: Lookout) -> None:
                 pause.wait(0.5)
 
 
+@pytest.mark.rule("poll-5")
 def test_a_slow_copy_is_never_loaded_early_and_a_broken_file_never_served(
     serve: Start, base: Path, second: Path
 ) -> None:
@@ -244,6 +248,7 @@ def test_a_slow_copy_of_a_saved_model(serve: Start, models: LiveModels, tmp_path
         np.testing.assert_allclose(answer["probs"], right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.rule("manager-2")
 def test_a_version_that_cannot_be_loaded_leaves_the_old_one(serve: Start, base: Path) -> None:
     server = serve(base, POLL).ready()
     graph = helper.make_graph(
@@ -272,6 +277,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one(serve: Start, base: 
         wait_until(lambda: states(grpc) == {2: "AVAILABLE", 1: "END"}, "the mended version 2 is served")
 
 
+@pytest.mark.rule("poll-2")
 def test_a_base_path_that_vanishes_unloads_nothing(serve: Start, base: Path) -> None:
     server = serve(base, "--file_system_poll_wait_seconds=0.05").ready()
     base.rename(base.with_name("away"))

@@ -57,6 +57,7 @@ def test_a_signature_that_gives_no_tensor_is_listed_by_the_name_of_its_type(tmp_
     assert found["__saved_model_init_op"].outputs["__saved_model_init_op"].dtype.name == "invalid"
 
 
+@pytest.mark.rule("flag-11", "savedmodel-1")
 def test_the_meta_graph_is_chosen_by_its_exact_set_of_tags(tmp_path: Path) -> None:
     plain, accelerated = GraphWriter("serve"), GraphWriter("serve", "gpu")
     plain.signature("plain", {}, {})

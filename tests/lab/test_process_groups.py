@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +41,13 @@ while True:
         while os.waitpid(-1, os.WNOHANG)[0]: pass
     except ChildProcessError: pass
 """
-BUSY = "import time\nheld = bytearray(50_000_000)\nend = time.monotonic() + 30\nprint('here', flush=True)\nwhile time.monotonic() < end: pass\n"
+BUSY = """
+import time
+held = bytearray(50_000_000)
+print("here", flush=True)
+end = time.monotonic() + 30
+while time.monotonic() < end: pass
+"""
 
 
 def until(condition: Callable[[], bool], limit_s: float = 15.0) -> None:
@@ -56,15 +64,26 @@ def alive(pid: int) -> bool:
         return False
 
 
-def start(tmp_path: Path, program: str, *arguments: str, **options: object) -> ProcessGroup:
-    command = [sys.executable, "-c", program, *arguments]
-    return ProcessGroup(command, log=tmp_path / "log", **options)  # type: ignore[arg-type]
+Start = Callable[..., ProcessGroup]
 
 
-def test_who_ignores_sigterm_forks_and_leaves_the_session_is_ended(tmp_path: Path) -> None:
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start programs, which end with the test also if it fails."""
+    with contextlib.ExitStack() as started:
+
+        def starting(program: str, *arguments: str, **options: Any) -> ProcessGroup:
+            group = ProcessGroup([sys.executable, "-c", program, *arguments], log=tmp_path / "log", **options)
+            started.callback(group.end, 0.0)
+            return group
+
+        yield starting
+
+
+def test_who_ignores_sigterm_forks_and_leaves_the_session_is_ended(start: Start, tmp_path: Path) -> None:
     here = tmp_path / "pids"
     here.mkdir()
-    group = start(tmp_path, STUBBORN, str(here))
+    group = start(STUBBORN, str(here))
     until(lambda: len(list(here.iterdir())) == 3)
     pids = [int(path.name) for path in here.iterdir()]
     until(lambda: len([pid for pid in pids if alive(pid)]) == 2)
@@ -74,15 +93,15 @@ def test_who_ignores_sigterm_forks_and_leaves_the_session_is_ended(tmp_path: Pat
     group.end()
 
 
-def test_who_forks_all_the_time_is_ended(tmp_path: Path) -> None:
-    group = start(tmp_path, FORKING)
+def test_who_forks_all_the_time_is_ended(start: Start, tmp_path: Path) -> None:
+    group = start(FORKING)
     until(lambda: len(group.members()) > 3)
     group.end(grace_s=0.0)
     assert group.members() == []
 
 
-def test_a_paused_group_is_ended_too(tmp_path: Path) -> None:
-    group = start(tmp_path, BUSY)
+def test_a_paused_group_is_ended_too(start: Start, tmp_path: Path) -> None:
+    group = start(BUSY)
     until(lambda: "here" in group.tail())
     until(group.wants_cpu)
     group.pause()
@@ -106,10 +125,10 @@ def _cpu(usage: dict[Process, Usage]) -> float:
 
 # The signal may come between the opening of a file and its ``with``.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_while_it_waits_leaves_no_process(tmp_path: Path) -> None:
+def test_an_interrupt_while_it_waits_leaves_no_process(start: Start, tmp_path: Path) -> None:
     here = tmp_path / "pids"
     here.mkdir()
-    group = start(tmp_path, STUBBORN, str(here))
+    group = start(STUBBORN, str(here))
     until(lambda: len(list(here.iterdir())) == 3)
     pids = [int(path.name) for path in here.iterdir()]
     previous = signal.signal(signal.SIGALRM, _interrupt)
@@ -126,8 +145,8 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_cpu_time_and_memory_of_a_process_are_read(tmp_path: Path) -> None:
-    with start(tmp_path, BUSY, cores=[sorted(os.sched_getaffinity(0))[0]]) as group:
+def test_cpu_time_and_memory_of_a_process_are_read(start: Start, tmp_path: Path) -> None:
+    with start(BUSY, cores=[sorted(os.sched_getaffinity(0))[0]]) as group:
         until(lambda: "here" in group.tail())
         before = group.usage()
         until(lambda: _cpu(group.usage()) - _cpu(before) >= 0.2)
@@ -148,8 +167,8 @@ def test_the_cost_counts_who_is_new_from_its_begin_and_children_that_ended() -> 
     assert (cost.cpu_s, cost.cpu_share, cost.rss_bytes, cost.cpu_us_per_request) == (2.0, 1.0, 500, 500_000.0)
 
 
-def test_what_it_prints_is_kept(tmp_path: Path) -> None:
-    with start(tmp_path, "import sys\nfor n in range(9): print('line', n)\nsys.exit('no such model')") as group:
+def test_what_it_prints_is_kept(start: Start, tmp_path: Path) -> None:
+    with start("import sys\nfor n in range(9): print('line', n)\nsys.exit('no such model')") as group:
         until(lambda: group.exit_code() is not None)
         assert group.exit_code() == 1
         assert group.tail(2) == "line 8\nno such model" or group.tail(2) == "no such model\nline 8"

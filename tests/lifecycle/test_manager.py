@@ -28,6 +28,7 @@ def refused(manager, ref: ModelRef) -> str:
     return str(caught.value)
 
 
+@pytest.mark.rule("manager-3")
 def test_the_life_of_a_version(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model()])
@@ -49,6 +50,7 @@ def test_the_life_of_a_version(run_lab, engine) -> None:
     run_lab(body)
 
 
+@pytest.mark.rule("manager-1")
 def test_the_new_version_takes_over_when_it_is_ready(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model()])
@@ -73,6 +75,7 @@ def test_the_new_version_takes_over_when_it_is_ready(run_lab, engine) -> None:
     run_lab(body)
 
 
+@pytest.mark.rule("select-3", "manager-3")
 def test_a_handle_keeps_a_version_in_memory(run_lab, engine) -> None:
     retired: list[str] = []
 
@@ -98,6 +101,7 @@ def test_a_handle_keeps_a_version_in_memory(run_lab, engine) -> None:
     run_lab(body, retire=retire)
 
 
+@pytest.mark.rule("manager-4")
 def test_resource_preserving_unloads_first(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model()])
@@ -113,6 +117,7 @@ def test_resource_preserving_unloads_first(run_lab, engine) -> None:
     run_lab(body, ManagerOptions(poll_s=-1, transition=Transition.RESOURCE_PRESERVING))
 
 
+@pytest.mark.rule("manager-2", "state-2")
 def test_a_failure_leaves_the_old_version_and_says_why(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model()])
@@ -147,6 +152,7 @@ def test_a_failure_leaves_the_old_version_and_says_why(run_lab, engine) -> None:
         (FileNotFoundError(2, "gone", "/x"), Code.NOT_FOUND, "loading m version 1 from /models/m: /x does not exist"),
     ],
 )
+@pytest.mark.rule("manager-5")
 def test_what_a_retry_cannot_mend_ends_at_once(run_lab, engine, error, code, words) -> None:
     async def body(lab) -> None:
         engine.failures[1] = [error]
@@ -163,6 +169,7 @@ def test_what_a_retry_cannot_mend_ends_at_once(run_lab, engine, error, code, wor
 
 
 @pytest.mark.parametrize("error", [unavailable("busy"), MemoryError(), OSError(5, "I/O error")])
+@pytest.mark.rule("manager-5")
 def test_what_may_pass_is_retried(run_lab, engine, error) -> None:
     async def body(lab) -> None:
         engine.failures[1] = [error, error]
@@ -175,6 +182,7 @@ def test_what_may_pass_is_retried(run_lab, engine, error) -> None:
     run_lab(body, ManagerOptions(poll_s=-1, load_retry_interval_s=-1))
 
 
+@pytest.mark.rule("manager-5")
 def test_retries_end(run_lab, engine) -> None:
     async def body(lab) -> None:
         engine.failures[1] = [unavailable(f"attempt {number}") for number in range(9)]
@@ -187,6 +195,7 @@ def test_retries_end(run_lab, engine) -> None:
     run_lab(body, ManagerOptions(poll_s=-1, load_retry_interval_s=0, max_load_retries=2))
 
 
+@pytest.mark.rule("manager-6")
 def test_a_retry_is_cancelled_when_nobody_wishes_for_it(run_lab, engine) -> None:
     async def body(lab) -> None:
         engine.failures[1] = [unavailable("busy")]
@@ -324,6 +333,7 @@ def version_of(manager, label: str) -> int:
     return int(handle.version)
 
 
+@pytest.mark.rule("label-3")
 def test_a_label_follows_when_its_version_is_available(run_lab, engine) -> None:
     async def body(lab) -> None:
         manager = lab.manager
@@ -382,6 +392,7 @@ def test_a_label_for_a_version_that_cannot_come_is_refused_and_changes_nothing(r
     run_lab(body)
 
 
+@pytest.mark.rule("label-3")
 def test_labels_before_versions_if_asked_for(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model(labels={"canary": 2})])
@@ -470,6 +481,7 @@ def test_reload_loads_anew_and_a_failure_of_it_harms_nothing(run_lab, engine) ->
     run_lab(body)
 
 
+@pytest.mark.rule("manager-7")
 def test_versions_load_highest_first_one_after_another_once_started(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model()])
@@ -486,6 +498,7 @@ def test_versions_load_highest_first_one_after_another_once_started(run_lab, eng
     run_lab(body)
 
 
+@pytest.mark.rule("manager-7")
 def test_load_threads_let_models_load_beside_each_other(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model()])
@@ -531,6 +544,7 @@ def test_a_version_wished_for_again_while_it_unloads_comes_back(run_lab, engine)
     run_lab(body)
 
 
+@pytest.mark.rule("better-4")
 def test_ended_versions_are_remembered_failures_first(run_lab, engine) -> None:
     async def body(lab) -> None:
         engine.failures = {version: [unimplemented(f"no {version}")] for version in (1, 2)}

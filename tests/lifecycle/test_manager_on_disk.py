@@ -64,6 +64,7 @@ async def polls(lab, count=5) -> None:
     lab.manager._source._on_look = look
 
 
+@pytest.mark.rule("poll-5")
 def test_a_slow_copy_is_never_loaded_early(run_on_disk, engine) -> None:
     async def body(lab, base) -> None:
         for size in range(1, len(WHOLE) + 1):
@@ -129,6 +130,7 @@ def test_at_start_up_an_older_version_stands_in_for_one_that_fails(run_lab, engi
         assert engine.attempts == [("m", 2), ("m", 1)]
 
 
+@pytest.mark.rule("poll-4")
 def test_removing_the_newest_goes_back_without_a_gap(run_on_disk, engine) -> None:
     async def body(lab, base) -> None:
         put(base / "2")
@@ -143,6 +145,7 @@ def test_removing_the_newest_goes_back_without_a_gap(run_on_disk, engine) -> Non
     run_on_disk(body)
 
 
+@pytest.mark.rule("poll-3")
 def test_removing_every_version_unloads(run_on_disk, engine) -> None:
     async def body(lab, base) -> None:
         shutil.rmtree(base / "1")
@@ -154,6 +157,7 @@ def test_removing_every_version_unloads(run_on_disk, engine) -> None:
     run_on_disk(body)
 
 
+@pytest.mark.rule("poll-2")
 def test_a_base_path_that_vanishes_never_unloads(run_on_disk, engine) -> None:
     async def body(lab, base) -> None:
         base.rename(base.with_name("away"))
@@ -168,6 +172,7 @@ def test_a_base_path_that_vanishes_never_unloads(run_on_disk, engine) -> None:
     run_on_disk(body)
 
 
+@pytest.mark.rule("poll-2", "better-2")
 def test_a_model_whose_base_path_is_missing_does_not_stop_the_others(run_lab, engine, tmp_path) -> None:
     async def body(lab) -> None:
         put(tmp_path / "here" / "1")
@@ -182,6 +187,7 @@ def test_a_model_whose_base_path_is_missing_does_not_stop_the_others(run_lab, en
     run_lab(body, QUICK, prove=prove)
 
 
+@pytest.mark.rule("policy-1", "policy-2")
 def test_policies_on_disk(run_on_disk, run_lab, engine) -> None:
     async def body(lab, base) -> None:
         for version in (2, 3):

@@ -17,10 +17,12 @@ from servable.lifecycle.layout import list_versions, misnamed_version, parse_ver
         ("1e3", None),
     ],
 )  # fmt: skip
+@pytest.mark.rule("layout-1")
 def test_a_version_is_a_whole_decimal_name(name, version) -> None:
     assert parse_version(name) == version
 
 
+@pytest.mark.rule("layout-2")
 def test_listing_takes_directories_and_follows_links(tmp_path) -> None:
     for name in ("1", "007", "-3", "notes", ".incoming-9-x"):
         (tmp_path / name).mkdir()
@@ -30,6 +32,7 @@ def test_listing_takes_directories_and_follows_links(tmp_path) -> None:
     assert list_versions(tmp_path).versions == {1: tmp_path / "1", 7: tmp_path / "007", 9: tmp_path / "9"}
 
 
+@pytest.mark.rule("layout-2")
 def test_the_last_of_two_names_for_a_number_wins_with_a_warning(tmp_path) -> None:
     for name in ("001", "1", "01"):
         (tmp_path / name).mkdir()

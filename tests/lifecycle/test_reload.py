@@ -62,6 +62,7 @@ def test_what_changed_is_applied_and_the_same_is_not(server: Server, reload: Rel
     assert not look(server, reload)
 
 
+@pytest.mark.rule("config-2")
 def test_what_another_applied_is_replaced_by_the_file(server: Server, reload: Reload[str]) -> None:
     server.applied = "by RPC"
     assert look(server, reload)

@@ -143,6 +143,7 @@ def test_a_warning_is_logged_when_it_begins(follow, base, tmp_path, caplog) -> N
     follow(body)
 
 
+@pytest.mark.rule("poll-1")
 def test_polling_0_looks_once_and_when_asked(follow, base, tmp_path) -> None:
     async def body(follower) -> None:
         follower.source.apply([base("a", 1)])
@@ -161,6 +162,7 @@ def test_polling_0_looks_once_and_when_asked(follow, base, tmp_path) -> None:
     follow(body, poll_s=0)
 
 
+@pytest.mark.rule("poll-1")
 def test_negative_polling_never_looks(follow, base) -> None:
     async def body(follower) -> None:
         follower.source.apply([base("a", 1)])

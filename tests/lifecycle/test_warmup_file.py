@@ -16,6 +16,7 @@ def requests_of(record: bytes) -> list[InferRequest]:
     return [InferRequest(ModelRef("m"), {"x": np.frombuffer(bytes([value]), np.uint8)}) for value in record]
 
 
+@pytest.mark.rule("warmup-1", "warmup-2")
 def test_records_run_in_order_and_as_often_as_asked() -> None:
     ran: list[int] = []
     records = [b"\x01", b"\x02\x03", b""]
@@ -38,6 +39,7 @@ def test_the_first_error_ends_it_and_names_the_record() -> None:
     assert ran == [1]
 
 
+@pytest.mark.rule("warmup-3")
 def test_too_many_records_are_refused_before_any_runs() -> None:
     ran: list[InferRequest] = []
     assert replay([b""] * MOST_RECORDS, HERE, requests_of, ran.append) == MOST_RECORDS

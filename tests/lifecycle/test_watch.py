@@ -141,6 +141,7 @@ def test_a_version_that_goes_is_wished_for_no_more_and_the_one_before_is(disk) -
     assert disk.wish() == [1]
 
 
+@pytest.mark.rule("poll-3")
 def test_one_empty_listing_is_not_believed(disk) -> None:
     disk.put(1)
     disk.wish(2)

@@ -100,6 +100,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.rule("batch-4")
 def test_a_full_batch_does_not_wait_and_needs_no_proof() -> None:
     def rank(inputs: Mapping[str, Array]) -> dict[str, Array]:
         return {"y": inputs["x"] - inputs["x"].mean()}
@@ -115,6 +116,7 @@ def test_a_full_batch_does_not_wait_and_needs_no_proof() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-4")
 def test_an_open_batch_runs_at_its_timeout() -> None:
     async def test() -> None:
         parameters = BatchingParameters(max_batch_size=4, batch_timeout_micros=20_000)
@@ -128,6 +130,7 @@ def test_an_open_batch_runs_at_its_timeout() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-7")
 def test_batches_are_filled_up_to_an_allowed_size_and_nobody_sees_it() -> None:
     async def test() -> None:
         seen: list[list[float]] = []
@@ -149,6 +152,7 @@ def test_batches_are_filled_up_to_an_allowed_size_and_nobody_sees_it() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-11")
 def test_a_bad_row_fails_alone_in_a_padded_batch() -> None:
     async def test() -> None:
         parameters = BatchingParameters(max_batch_size=8, allowed_batch_sizes=(4, 8))
@@ -163,6 +167,7 @@ def test_a_bad_row_fails_alone_in_a_padded_batch() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-9")
 def test_rows_of_different_lengths_are_filled_up_if_asked() -> None:
     signature = signature_of(inputs={"x": (FLOAT32, (None, None, 2))}, outputs={"y": (FLOAT32, (None, None, 2))})
 
@@ -201,6 +206,7 @@ def test_strings_are_padded_too() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-8")
 def test_a_large_request_is_split_and_joined_again() -> None:
     async def test() -> None:
         parameters = BatchingParameters(
@@ -223,6 +229,7 @@ def test_a_large_request_is_split_and_joined_again() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-3", "batch-5")
 def test_a_full_queue_and_a_request_that_is_too_large_are_refused() -> None:
     async def test() -> None:
         parameters = BatchingParameters(max_batch_size=2, max_enqueued_batches=2, num_batch_threads=1)
@@ -245,6 +252,7 @@ def test_a_full_queue_and_a_request_that_is_too_large_are_refused() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-10")
 def test_what_cannot_share_runs_alone() -> None:
     signature = signature_of(inputs={"x": (FLOAT32, None)}, outputs={"y": (FLOAT32, None)})
 
@@ -290,6 +298,7 @@ def test_batch_threads_compute_beside_each_other_if_the_engine_can(concurrent: b
     run(test)
 
 
+@pytest.mark.rule("batch-6")
 def test_batch_threads_are_for_all_models_together_and_none_starves() -> None:
     async def test() -> None:
         Counting.most = 0
@@ -333,6 +342,7 @@ def test_short_batches_run_on_the_loop_as_without_parameters() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-13")
 def test_a_rehearsal_is_padded_split_and_refused_as_a_request_would_be() -> None:
     async def test() -> None:
         parameters = BatchingParameters(

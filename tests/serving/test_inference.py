@@ -189,6 +189,7 @@ def test_a_reply_that_fails_costs_no_other_its_own() -> None:
     run(test)
 
 
+@pytest.mark.rule("deadline-1", "batch-12")
 def test_a_deadline_ends_a_request_wherever_it_is() -> None:
     async def test() -> None:
         async with bench(FakeModel()) as it:
@@ -274,6 +275,7 @@ def test_what_is_wrong_with_a_request_is_said() -> None:
     run(test)
 
 
+@pytest.mark.rule("batch-1")
 def test_rows_of_different_shapes_and_filters_do_not_mix() -> None:
     signature = signature_of(
         inputs={"x": (FLOAT32, (None, None))}, outputs={"y": (FLOAT32, (None, None)), "n": (FLOAT32, (None,))}

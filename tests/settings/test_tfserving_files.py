@@ -73,12 +73,14 @@ def settings(folder: Path, flag: str, text: str, **others: object) -> ServeSetti
         "\ufeff" + SEED_MODELS.replace("\n", "\r\n"),
     ],
 )
+@pytest.mark.rule("file-1")
 def test_the_models_of_the_seed_in_all_punctuation(tmp_path: Path, text: str) -> None:
     (model,) = read_model_config_file(Path(written(tmp_path, text)))
     assert (model.name, model.config.base_path) == ("test_model_1", Path("/models/test_model_1"))
     assert model.config.policy == All()
 
 
+@pytest.mark.rule("policy-1", "policy-2", "log-1")
 def test_policies_labels_and_logs(tmp_path: Path) -> None:
     text = """model_config_list {
       config { name: "a" base_path: "file:///a" model_version_policy { latest {} } }
@@ -143,6 +145,7 @@ WRONG_MODELS = [
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG_MODELS, ids=[words[:40] for _, words in WRONG_MODELS])
+@pytest.mark.rule("file-2", "layout-3", "log-3")
 def test_a_model_that_cannot_be_is_explained_with_its_place(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ServingError) as raised:
         read_model_config_file(Path(written(tmp_path, f"model_config_list {{ {text} }}")))
@@ -151,6 +154,7 @@ def test_a_model_that_cannot_be_is_explained_with_its_place(tmp_path: Path, text
     assert raised.value.message.startswith(f"{tmp_path}/f.config:")
 
 
+@pytest.mark.rule("file-2")
 def test_a_file_that_is_no_text_format_is_explained_in_the_words_that_scripts_look_for(tmp_path: Path) -> None:
     with pytest.raises(ServingError) as raised:
         read_model_config_file(Path(written(tmp_path, "model_config_list {\n  config { nam: 'x' }\n}")))
@@ -179,6 +183,7 @@ def test_the_batching_of_the_seed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.rule("batch-2")
 def test_every_field_of_batching(tmp_path: Path) -> None:
     text = """max_batch_size: {value: 16}, batch_timeout_micros {value: 5} max_enqueued_batches {value: 0x10}
     num_batch_threads {value: 3} thread_pool_name {value: "p"} allowed_batch_sizes: 4 allowed_batch_sizes: [8, 16]
@@ -187,6 +192,7 @@ def test_every_field_of_batching(tmp_path: Path) -> None:
     assert found == BatchingParameters(16, 5, 16, 3, "p", (4, 8, 16), True, True, 8)
 
 
+@pytest.mark.rule("batch-2")
 def test_batching_without_a_file_has_the_defaults_of_tensorflow_serving() -> None:
     found = ServeSettings(enable_batching=True).batching_options().parameters
     assert found == BatchingParameters(thread_pool_name="model_server_batch_threads")
@@ -212,16 +218,19 @@ def test_batching_without_a_file_has_the_defaults_of_tensorflow_serving() -> Non
         ("max_bach_size { value: 1 }", "BatchingParameters has no field 'max_bach_size'; did you mean"),
     ],
 )
+@pytest.mark.rule("batch-2", "batch-7")
 def test_wrong_batching_is_explained(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ServingError, match=words):
         settings(tmp_path, "batching_parameters_file", text, enable_batching=True).batching_options()
 
 
+@pytest.mark.rule("flag-9")
 def test_a_batching_file_without_enable_batching_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="is given without --enable_batching"):
         settings(tmp_path, "batching_parameters_file", SEED_BATCHING).batching_options()
 
 
+@pytest.mark.rule("batch-14")
 def test_per_model_batching_takes_threads_from_the_server(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     written(tmp_path / "1", "max_batch_size { value: 4 } num_batch_threads { value: 9 }", "batching_params.pbtxt")
@@ -256,6 +265,7 @@ def test_per_model_batching_takes_threads_from_the_server(tmp_path: Path) -> Non
         ("", ""),
     ],
 )
+@pytest.mark.rule("metrics-1")
 def test_monitoring(tmp_path: Path, text: str, path: str) -> None:
     assert settings(tmp_path, "monitoring_config_file", text).rest_options().metrics_path == path
 
@@ -276,6 +286,7 @@ def pem(path: str | Path) -> str:
 
 
 @needs_openssl
+@pytest.mark.rule("tls-1")
 def test_ssl_with_pem_in_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     server = authority.server()
@@ -302,6 +313,7 @@ def test_ssl_with_pem_in_it(tmp_path: Path) -> None:
 
 
 @needs_openssl
+@pytest.mark.rule("tls-1")
 def test_wrong_ssl_names_the_field(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     server = authority.server()
@@ -326,6 +338,7 @@ def test_wrong_ssl_names_the_field(tmp_path: Path) -> None:
 # -- sessions and platforms ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("file-4")
 def test_a_session(tmp_path: Path) -> None:
     text = """intra_op_parallelism_threads: 3 inter_op_parallelism_threads: 2
     graph_options { optimizer_options { global_jit_level: ON_1 } rewrite_options { constant_folding: OFF } }
@@ -369,6 +382,7 @@ OTHER_ADAPTER = """platform_configs { key: "tensorflow" value { source_adapter_c
   [type.googleapis.com/tensorflow.serving.MonitoringConfig] {} } } }"""
 
 
+@pytest.mark.rule("file-3")
 def test_a_platform_replaces_flags(tmp_path: Path) -> None:
     text = platform(
         """session_config { intra_op_parallelism_threads: 2 allow_soft_placement: true }

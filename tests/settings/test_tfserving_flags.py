@@ -48,6 +48,7 @@ def parse(*words: str) -> ServeSettings:
     return read_settings(vars(parser.parse_args(spell_out(words))), {})
 
 
+@pytest.mark.rule("flag-1")
 def test_every_flag_of_main_cc_is_declared_once() -> None:
     options = {item.name for item in option_fields()} | {"version"}
     assert sorted([*WORKING, *MAPPED, *IDLE]) == sorted(MAIN_CC)
@@ -55,12 +56,14 @@ def test_every_flag_of_main_cc_is_declared_once() -> None:
     assert not options & IDLE.keys()
 
 
+@pytest.mark.rule("flag-1")
 def test_defaults_are_those_of_tensorflow_serving() -> None:
     found = ServeSettings()
     assert {name: getattr(found, name) for name in DEFAULTS} == DEFAULTS
 
 
 @pytest.mark.parametrize("name", sorted({*WORKING, *MAPPED} - {"version"}))
+@pytest.mark.rule("flag-1")
 def test_a_flag_that_works_takes_its_values_and_prints_nothing(name: str) -> None:
     item = next(item for item in option_fields() if item.name == name)
     text = "true" if name in BOOLEANS else item.metadata["choices"][-1] if item.metadata["choices"] else "1"
@@ -71,6 +74,7 @@ def test_a_flag_that_works_takes_its_values_and_prints_nothing(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(IDLE))
+@pytest.mark.rule("flag-1")
 def test_a_flag_without_effect_prints_one_line(name: str) -> None:
     flag = IDLE[name]
     text = {bool: "false", int: "4", float: "0.5", str: "x"}[flag.kind]
@@ -86,12 +90,14 @@ def test_a_flag_without_effect_prints_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(name for name in IDLE if IDLE[name].kind is not str))
+@pytest.mark.rule("flag-3")
 def test_a_flag_without_effect_still_has_a_type(name: str) -> None:
     with pytest.raises(argparse.ArgumentError, match="expected"):
         parse(f"--{name}=x")
 
 
 @pytest.mark.parametrize("name", BOOLEANS)
+@pytest.mark.rule("flag-2")
 def test_booleans_in_all_spellings(name: str) -> None:
     def value(word: str) -> Any:
         found = parse(word, "/models/m")
@@ -106,6 +112,7 @@ def test_booleans_in_all_spellings(name: str) -> None:
         assert on == ({(name,)} if name in IDLE else {True})
 
 
+@pytest.mark.rule("flag-12")
 def test_alts_is_refused_and_not_ignored() -> None:
     with pytest.raises(argparse.ArgumentError, match="does not speak ALTS; use --ssl_config_file"):
         parse("--use_alts_credentials")
@@ -119,6 +126,7 @@ def test_negative_values_are_no_flags() -> None:
 # -- what is mapped -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("flag-10")
 def test_session_parallelism_sets_both() -> None:
     both = parse("--tensorflow_session_parallelism=3").engine_options()
     assert (both.intra_op_threads, both.inter_op_threads) == (3, 3)
@@ -139,6 +147,7 @@ def test_load_threads_and_labels_reach_the_manager() -> None:
     assert parse().manager_options().unload_threads == 1
 
 
+@pytest.mark.rule("service-10")
 def test_channel_arguments_become_limits() -> None:
     found = parse(
         "--grpc_channel_arguments=grpc.max_concurrent_streams=7,grpc.max_connection_age_ms=1500,"
@@ -216,6 +225,7 @@ def test_the_doctor_reads_the_files(tmp_path: Path, capsys: pytest.CaptureFixtur
 # -- the command tensorflow_model_server --------------------------------------------------------------------------
 
 
+@pytest.mark.rule("flag-5")
 def test_it_prints_its_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert alias.main(["--version"]) == 0
     first, second = capsys.readouterr().out.splitlines()
@@ -232,6 +242,7 @@ def test_it_prints_its_versions(capsys: pytest.CaptureFixture[str]) -> None:
         (["--prot=1"], 2, "tensorflow_model_server: there is no flag --prot; did you mean --port?"),
     ],
 )
+@pytest.mark.rule("flag-3", "flag-4", "flag-6")
 def test_it_says_why_it_does_not_start(
     words: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,5 +269,6 @@ def test_it_is_a_command_of_the_package() -> None:
         ({"TF_CPP_MAX_VLOG_LEVEL": "2", "TF_CPP_MIN_LOG_LEVEL": "3"}, "debug"),
     ],
 )
+@pytest.mark.rule("flag-13")
 def test_it_takes_tensorflows_log_levels(environment: dict[str, str], level: str) -> None:
     assert alias._log_level(environment) == level

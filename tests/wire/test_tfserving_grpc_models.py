@@ -152,6 +152,7 @@ def test_status_requests():
 
 
 @pytest.mark.parametrize("code", [code for code in Code if code])
+@pytest.mark.rule("status-1")
 def test_every_error_goes_out_and_comes_back(code):
     status, message = codec.encode_error(ServingError(code, "größe"))
     assert (status, message) == (int(code), "größe")
@@ -159,6 +160,7 @@ def test_every_error_goes_out_and_comes_back(code):
     assert (back.code, back.message) == (code, "größe")
 
 
+@pytest.mark.rule("status-1")
 def test_long_messages_are_cut_at_1024_bytes_and_never_inside_a_character():
     assert codec.encode_error(ServingError(Code.INTERNAL, "x" * 1024))[1] == "x" * 1024
     assert codec.encode_error(ServingError(Code.INTERNAL, "x" * 1025))[1] == "x" * 1024 + "...TRUNCATED"

@@ -117,6 +117,7 @@ def test_paths_that_clients_make_are_read_back(
     assert parse_path(method, make_path(action, model)) == Target(action, model)
 
 
+@pytest.mark.rule("status-2")
 def test_every_code_has_its_http_status() -> None:
     assert {code.name: rest.http_status(code) for code in Code} == {
         "OK": 200, "CANCELLED": 499, "UNKNOWN": 500, "INVALID_ARGUMENT": 400, "DEADLINE_EXCEEDED": 504,
@@ -126,6 +127,7 @@ def test_every_code_has_its_http_status() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.rule("rest-10")
 def test_an_error_body_has_the_message_alone() -> None:
     body = rest.encode_error(not_found("Servable not found for request: Latest(m)"))
     assert body == b'{\n    "error": "Servable not found for request: Latest(m)"\n}'

@@ -169,6 +169,7 @@ def test_rows_that_are_refused(rows: str, takes: Signature, message: str) -> Non
     assert (error.code, error.message) == (Code.INVALID_ARGUMENT, message)
 
 
+@pytest.mark.rule("json-15")
 def test_a_type_without_a_json_form_is_unimplemented_in_columns() -> None:
     assert refusal('{"inputs": [1]}', signature(x=COMPLEX64)).code is Code.UNIMPLEMENTED
 
@@ -180,6 +181,7 @@ def test_what_the_look_up_needs_comes_before_what_the_signature_decides() -> Non
     assert (plain.signature_name, plain.output_filter, plain.row_format) == ("", (), False)
 
 
+@pytest.mark.rule("json-3")
 def test_half_a_million_levels_are_refused() -> None:
     deep = b"[" * 500_000 + b"]" * 500_000
     for body in (deep, b'{"instances": ' + deep + b"}", b'{"inputs": {"x": ' + deep):
@@ -208,6 +210,7 @@ WORDS = np.array([b"a", b"b"], object)
         ({"y": np.array([np.nan], np.float32)}, True, b'{"predictions":[NaN]}'),
     ],
 )  # fmt: skip
+@pytest.mark.rule("reply-1", "reply-3", "reply-4", "reply-6", "reply-8")
 def test_replies(outputs: dict[str, Array], row_format: bool, expected: bytes) -> None:
     assert encode_predict_response(outputs, row_format=row_format) == expected
 
@@ -223,6 +226,7 @@ def test_replies(outputs: dict[str, Array], row_format: bool, expected: bytes) -
          "Failed to write JSON value for tensor type: complex64"),
     ],
 )  # fmt: skip
+@pytest.mark.rule("reply-2", "reply-7")
 def test_outputs_that_cannot_be_written(outputs: dict[str, Array], row_format: bool, message: str) -> None:
     with pytest.raises(ServingError) as caught:
         encode_predict_response(outputs, row_format=row_format)

@@ -14,6 +14,8 @@ from servable.wire import grpc_health as health
 from servable.wire.grpc_health import Health
 
 _LOOK_INTERVAL_S = 0.25
+_TFSERVING = "tensorflow.serving."
+"""Probes written for TensorFlow Serving leave this package out: it registers its services by their short names."""
 _STOPPING = Trailers(wire.trailer_fields(*wire.encode_error(ServingError(Code.UNAVAILABLE, "the server is stopping"))))
 
 
@@ -23,7 +25,8 @@ class HealthService:
     def __init__(self, is_serving: Callable[[], bool], services: Iterable[str], loop: AbstractEventLoop) -> None:
         """``is_serving`` is asked for every answer, and four times a second while somebody watches."""
         self._is_serving = is_serving
-        self._services = ("", *services, health.SERVICE)
+        names = (*services, health.SERVICE)
+        self._services = ("", *names, *(name.removeprefix(_TFSERVING) for name in names if name.startswith(_TFSERVING)))
         self._loop = loop
         self._watchers: dict[Watcher, None] = {}
         self._timer: TimerHandle | None = None

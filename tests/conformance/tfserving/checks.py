@@ -19,20 +19,11 @@ from typing import Any
 import grpc
 import pytest
 from tests.conformance import serving_api_checks
+from tests.conformance.serving_api_checks import Check, rule
 
+__all__ = ["TIMEOUT_S", "Api", "Check", "checks_in", "main", "outcomes", "parameters", "rule"]
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 10.0
-Check = Callable[[Any], None]
-
-
-def rule(*ids: str) -> Callable[[Check], Check]:
-    """Say which rules a check judges; its test gets the marker of that name."""
-
-    def mark(check: Check) -> Check:
-        check.rules = ids  # type: ignore[attr-defined]
-        return check
-
-    return mark
 
 
 class Api(serving_api_checks.Api):

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main
+from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main, rule
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -72,12 +72,14 @@ def assert_regressed(result: Any, expected: dict[str, np.ndarray[Any, Any]]) -> 
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
+@rule("service-1", "example-1", "example-8", "signature-1")
 def check_classify_as_tensorflow_computes(api: Api) -> None:
     for case in ("one", "plain", "many"):
         for signature in ("serving_default", "scores", "classes"):
             assert_classified(classify(api, signature, case=case).result, answers(api, signature, case))
 
 
+@rule("example-12")
 def check_other_engines_classify_and_regress_by_their_settings(api: Api) -> None:
     for case in ("one", "plain", "many"):
         for signature in ("serving_default", "scores"):
@@ -86,16 +88,19 @@ def check_other_engines_classify_and_regress_by_their_settings(api: Api) -> None
         assert_regressed(regress(api, "flat", case=case, model="onnx_heads").result, answers(api, "flat", case))
 
 
+@rule("example-1", "example-9")
 def check_regress_as_tensorflow_computes(api: Api) -> None:
     for signature in ("regress", "flat"):
         for case in ("one", "plain", "many"):
             assert_regressed(regress(api, signature, case=case).result, answers(api, signature, case))
 
 
+@rule("example-5")
 def check_a_signature_for_predict_that_looks_right_is_good_enough(api: Api) -> None:
     assert_classified(classify(api, "extra").result, {"scores": answers(api, "extra")["scores"]})
 
 
+@rule("example-10", "label-1")
 def check_reply_names_version_and_signature(api: Api) -> None:
     spec = classify(api).model_spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("heads", 1, "serving_default")
@@ -106,6 +111,7 @@ def check_reply_names_version_and_signature(api: Api) -> None:
     assert spec.WhichOneof("version_choice") == "version"
 
 
+@rule("example-2")
 def check_a_context_belongs_to_every_example(api: Api) -> None:
     with_context = request(api, "regression", "regress")
     given = with_context.input.example_list_with_context
@@ -125,6 +131,7 @@ def check_a_context_belongs_to_every_example(api: Api) -> None:
     assert found == api.prediction.Regress(plain, TIMEOUT_S).result
 
 
+@rule("message-3")
 def check_bytes_features_arrive_as_they_are(api: Api) -> None:
     asked = api.request(
         "heads", inputs=api.typed("DT_STRING", [2], string_val=[e.SerializeToString() for e in examples(api)])
@@ -166,6 +173,7 @@ def infer(api: Api, *tasks: tuple[str, str, str], **options: Any) -> Any:
     return api.prediction.MultiInference(multi(api, *tasks, **options), TIMEOUT_S)
 
 
+@rule("multi-4", "service-1")
 def check_multi_inference_answers_every_task_in_order(api: Api) -> None:
     tasks = (("heads", "flat", REGRESS), ("heads", "", CLASSIFY), ("heads", "regress", REGRESS))
     flat, default, column = infer(api, *tasks, case="many").results
@@ -177,6 +185,7 @@ def check_multi_inference_answers_every_task_in_order(api: Api) -> None:
     assert {(spec.name, spec.version.value) for spec in specs} == {("heads", 1)}
 
 
+@rule("multi-2", "multi-3", "multi-4", "example-3")
 def check_multi_inference_errors(api: Api) -> None:
     good = ("heads", "", CLASSIFY)
     no_name = "ModelSpec has no name specified."
@@ -204,6 +213,18 @@ def check_multi_inference_errors(api: Api) -> None:
     empty = multi(api, good)
     empty.input.Clear()
     api.fails(lambda: api.prediction.MultiInference(empty, TIMEOUT_S), INVALID, "Input is empty.")
+
+
+@rule("multi-1", "lookup-5")
+def check_the_first_task_chooses_the_version(api: Api) -> None:
+    asked = multi(api, ("heads", "", CLASSIFY), ("heads", "flat", REGRESS))
+    asked.tasks[0].model_spec.version_label = "stable"
+    asked.tasks[1].model_spec.version.value = 7
+    reply = api.prediction.MultiInference(asked, TIMEOUT_S)
+    assert [result.model_spec.version.value for result in reply.results] == [1, 1]
+    asked.tasks[0].model_spec.version.value = 7
+    text = "Servable not found for request: Specific(heads, 7)"
+    api.fails(lambda: api.prediction.MultiInference(asked, TIMEOUT_S), NOT_FOUND, text)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -236,16 +257,19 @@ REGRESS_ERRORS = {
 }
 
 
+@rule("example-4", "example-6", "example-7")
 def check_signatures_that_classify_refuses(api: Api) -> None:
     for signature, text in CLASSIFY_ERRORS.items():
         api.fails_with(functools.partial(classify, api, signature), INVALID, text)
 
 
+@rule("example-4", "example-6", "example-7")
 def check_signatures_that_regress_refuses(api: Api) -> None:
     for signature, text in REGRESS_ERRORS.items():
         api.fails_with(functools.partial(regress, api, signature), INVALID, text)
 
 
+@rule("lookup-1", "lookup-2", "lookup-3", "lookup-5")
 def check_errors_of_the_model_spec(api: Api) -> None:
     for method, call in (("classification", api.prediction.Classify), ("regression", api.prediction.Regress)):
         asked = request(api, method)
@@ -261,6 +285,7 @@ def check_errors_of_the_model_spec(api: Api) -> None:
         api.fails(functools.partial(call, asked, TIMEOUT_S), INVALID, "Unrecognized servable version label: canary")
 
 
+@rule("example-3")
 def check_no_examples(api: Api) -> None:
     for method, call in (("classification", api.prediction.Classify), ("regression", api.prediction.Regress)):
         asked = request(api, method, "regress" if method == "regression" else "")
@@ -288,6 +313,7 @@ BAD_EXAMPLES: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
+@rule("example-11")
 def check_what_is_said_of_bad_examples(api: Api) -> None:
     for model, (features, text) in itertools.product(("heads", "onnx_heads"), BAD_EXAMPLES):
         asked = request(api, "regression", "flat", model=model)
@@ -298,6 +324,7 @@ def check_what_is_said_of_bad_examples(api: Api) -> None:
         api.fails_with(functools.partial(api.prediction.Regress, asked, TIMEOUT_S), INVALID, text)
 
 
+@rule("example-12")
 def check_models_of_other_engines_say_what_would_help(api: Api) -> None:
     api.fails_with(
         lambda: classify(api, model="half_plus_two"),
@@ -307,6 +334,7 @@ def check_models_of_other_engines_say_what_would_help(api: Api) -> None:
     )
 
 
+@rule("service-3")
 def check_session_service_is_not_offered(api: Api) -> None:
     call = api.channel.unary_unary("/tensorflow.serving.SessionService/SessionRun")
     code, _ = api.error_of(lambda: call(b"", TIMEOUT_S))

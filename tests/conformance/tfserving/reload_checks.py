@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import grpc
-from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main
+from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main, rule
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNKNOWN = grpc.StatusCode.UNKNOWN
@@ -46,6 +46,7 @@ def gone(api: Api, name: str) -> bool:
     return False
 
 
+@rule("reload-3", "reload-8")
 def check_a_new_model_answers_when_the_call_returns(api: Api) -> None:
     reply = reload(api, config(api, "half", "second=half"))
     assert (reply.status.error_code, reply.status.error_message) == (0, "")
@@ -53,6 +54,7 @@ def check_a_new_model_answers_when_the_call_returns(api: Api) -> None:
     assert (answers(api, "half"), answers(api, "second")) == (3, 3)
 
 
+@rule("reload-2", "config-3")
 def check_models_that_are_left_out_go(api: Api) -> None:
     reload(api, config(api, "half"))
     end = time.monotonic() + TIMEOUT_S
@@ -61,6 +63,7 @@ def check_models_that_are_left_out_go(api: Api) -> None:
     assert answers(api, "half") == 3
 
 
+@rule("label-2", "reload-6", "label-3")
 def check_labels_move(api: Api) -> None:
     request = config(api, "half")
     model = request.config.model_config_list.config[0]
@@ -80,6 +83,7 @@ def check_labels_move(api: Api) -> None:
     assert api.call(asked).model_spec.version.value == 3, "what was refused changes nothing"
 
 
+@rule("reload-3", "reload-7", "status-3")
 def check_models_that_cannot_be_loaded(api: Api) -> None:
     api.fails_with(
         lambda: reload(api, config(api, "half", "code")),
@@ -94,6 +98,7 @@ def check_models_that_cannot_be_loaded(api: Api) -> None:
     assert answers(api, "half") == 3
 
 
+@rule("reload-9")
 def check_what_growth_of_metrics_is_told(api: Api) -> None:
     request = config(api, "half")
     request.metric_names.extend(["/tensorflow/serving/nonesuch", "servable_requests_total"])
@@ -102,6 +107,7 @@ def check_what_growth_of_metrics_is_told(api: Api) -> None:
     assert set(found) == {"/tensorflow/serving/nonesuch", "servable_requests_total"}
 
 
+@rule("reload-1", "reload-4", "reload-5", "reload-8")
 def check_lists_that_are_refused(api: Api) -> None:
     fails = functools.partial(api.fails, code=INVALID)
     request = api.model_management.ReloadConfigRequest()
@@ -135,6 +141,7 @@ def check_lists_that_are_refused(api: Api) -> None:
     assert answers(api, "half") == 3, "what was refused changes nothing"
 
 
+@rule("reload-2")
 def check_an_empty_list_serves_nothing(api: Api) -> None:
     reload(api, config(api))
     end = time.monotonic() + TIMEOUT_S

@@ -9,11 +9,12 @@ import functools
 
 import grpc
 import numpy as np
-from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main
+from tests.conformance.tfserving.checks import TIMEOUT_S, Api, checks_in, main, rule
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
+@rule("example-5")
 def check_method_names_of_classify_and_regress(api: Api) -> None:
     row = api.example.Example()
     row.features.feature["x"].float_list.value.extend([1.0, 2.0])
@@ -47,6 +48,7 @@ def check_method_names_of_classify_and_regress(api: Api) -> None:
     )
 
 
+@rule("predict-2")
 def check_method_names_of_predict(api: Api) -> None:
     request = api.request("heads", x=api.typed("DT_FLOAT", [1, 2], float_val=[1.0, 2.0]))
     request.model_spec.signature_name = "predict"
@@ -60,6 +62,7 @@ def check_method_names_of_predict(api: Api) -> None:
     )
 
 
+@rule("tensor-18", "tensor-8")
 def check_tensor_content_in_replies(api: Api) -> None:
     request = api.request("heads", x=api.typed("DT_FLOAT", [1, 2], float_val=[1.0, 0.0]))
     request.model_spec.signature_name = "predict"

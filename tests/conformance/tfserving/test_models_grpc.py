@@ -43,6 +43,7 @@ def test_flags_over_grpc(strict_server: ServerProcess, check: str) -> None:
     assert failure is None, failure
 
 
+@pytest.mark.rule("rest-12", "tensor-18", "predict-2")
 def test_flags_over_rest(strict_server: ServerProcess) -> None:
     path = "/v1/models/heads"
     body = {"signature_name": "predict", "instances": [[1.0, 0.0]] * 4000}
@@ -85,6 +86,7 @@ def test_reload(reloaded: tuple[ServerProcess, Path], check: str) -> None:
     assert failure is None, failure
 
 
+@pytest.mark.rule("reload-10")
 def test_reload_is_for_this_machine_only(reloaded: tuple[ServerProcess, Path]) -> None:
     server, _ = reloaded
     address = own_address()

@@ -52,6 +52,7 @@ def noted(models: LiveModels) -> Any:
 
 
 @pytest.mark.parametrize("case", ["one", "plain", "many"])
+@pytest.mark.rule("rest-example-1", "rest-example-4")
 def test_classify_as_tensorflow_computes(heads_server: ServerProcess, noted: Any, case: str) -> None:
     rows, answers = noted
     body = {"examples": [features(row) for row in rows[case]]}
@@ -68,6 +69,7 @@ def test_classify_as_tensorflow_computes(heads_server: ServerProcess, noted: Any
 
 @pytest.mark.parametrize("case", ["one", "plain", "many"])
 @pytest.mark.parametrize("signature", ["regress", "flat"])
+@pytest.mark.rule("rest-example-4", "rest-2", "label-1")
 def test_regress_as_tensorflow_computes(heads_server: ServerProcess, noted: Any, case: str, signature: str) -> None:
     rows, answers = noted
     body = {"signature_name": signature, "examples": [features(row) for row in rows[case]]}
@@ -76,6 +78,7 @@ def test_regress_as_tensorflow_computes(heads_server: ServerProcess, noted: Any,
         np.testing.assert_allclose(results, answers[signature][case]["outputs"].ravel(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.rule("rest-example-1", "example-2")
 def test_a_context_belongs_to_every_example(heads_server: ServerProcess) -> None:
     rows: list[dict[str, Any]] = [{"x": [1.0, 0.5]}, {"x": [2.0, 0.5], "k": 1}, {"k": [2]}]
     context: dict[str, Any] = {"x": [0.25, 4.0], "k": 3}
@@ -85,6 +88,7 @@ def test_a_context_belongs_to_every_example(heads_server: ServerProcess) -> None
     assert got.json == want.json
 
 
+@pytest.mark.rule("rest-example-2")
 def test_json_decides_the_kind_of_a_feature(heads_server: ServerProcess) -> None:
     """The graph's parser is the judge: it refuses every kind but its own."""
     body = {"signature_name": "flat", "examples": [{"x": [1.0, 2.0], "k": True, "word": "ä"}]}
@@ -128,6 +132,7 @@ SIGNATURE_NAME = (
         (b'{"examples": [{"f": {"b64": "*"}}]}', "Unable to base64 decode"),
     ],
 )  # fmt: skip
+@pytest.mark.rule("rest-example-3", "json-4")
 def test_bodies_that_are_no_examples(heads_server: ServerProcess, action: str, body: bytes, text: str) -> None:
     reply = post(heads_server, f"{HEADS}:{action}", body)
     assert (reply.status, reply.error) == (400, text.replace("ACTION", action))
@@ -147,6 +152,7 @@ def test_bodies_that_are_no_examples(heads_server: ServerProcess, action: str, b
         (f"{HEADS}:regress", {"signature_name": "two_inputs"}, 400, "Expected one input Tensor."),
     ],
 )  # fmt: skip
+@pytest.mark.rule("lookup-3", "lookup-4", "lookup-5", "example-4", "example-7")
 def test_errors_of_models_and_signatures(
     heads_server: ServerProcess, path: str, body: dict[str, Any], status: int, text: str
 ) -> None:
@@ -154,6 +160,7 @@ def test_errors_of_models_and_signatures(
     assert (reply.status, reply.error) == (status, text)
 
 
+@pytest.mark.rule("example-12")
 def test_another_engine_says_what_would_help(heads_server: ServerProcess) -> None:
     reply = post(heads_server, f"{HALF}:regress", {"examples": [{"x": 1.0}]})
     assert reply.status == 400
@@ -168,6 +175,7 @@ def predict(server: ServerProcess, path: str) -> Reply:
 
 
 @pytest.mark.parametrize("where", ["", "/versions/1", "/versions/3", "/labels/old", "/labels/a%20b", "/versions/01"])
+@pytest.mark.rule("rest-2", "rest-4", "label-1", "select-1")
 def test_predict_by_version_and_label(heads_server: ServerProcess, where: str) -> None:
     assert predict(heads_server, f"{HALF}{where}:predict").json == {"predictions": [[2.5], [3.0]]}
 
@@ -175,6 +183,7 @@ def test_predict_by_version_and_label(heads_server: ServerProcess, where: str) -
 @pytest.mark.parametrize(
     "path", ["/V1/Models/half_plus_two:predict", "/v1/models/half%5Fplus_two:predict", f"{HALF}:predict?timeout=3#x"]
 )
+@pytest.mark.rule("rest-3", "rest-4", "better-1")
 def test_spellings_of_a_path(heads_server: ServerProcess, path: str) -> None:
     assert predict(heads_server, path).status == 200
 
@@ -196,17 +205,20 @@ def test_spellings_of_a_path(heads_server: ServerProcess, path: str) -> None:
         ("/v1/", 400, "Malformed request: POST /v1/"),
     ],
 )  # fmt: skip
+@pytest.mark.rule("rest-3", "rest-4", "rest-5", "rest-6")
 def test_paths_that_are_wrong(heads_server: ServerProcess, path: str, status: int, text: str) -> None:
     reply = predict(heads_server, path)
     assert (reply.status, reply.error) == (status, text)
 
 
 @pytest.mark.parametrize("verb", ["PUT", "DELETE", "PATCH", "GET"])
+@pytest.mark.rule("rest-6")
 def test_verbs_that_are_wrong(heads_server: ServerProcess, verb: str) -> None:
     reply = ask(heads_server, verb, f"{HALF}:predict", {"instances": [[1.0]]} if verb != "GET" else None)
     assert (reply.status, reply.error) == (400, f"Malformed request: {verb} {HALF}:predict")
 
 
+@pytest.mark.rule("better-1")
 def test_paths_of_others_are_not_found(heads_server: ServerProcess) -> None:
     for verb in ("GET", "POST", "OPTIONS"):
         reply = ask(heads_server, verb, "/v2", b"" if verb == "POST" else None)
@@ -214,6 +226,7 @@ def test_paths_of_others_are_not_found(heads_server: ServerProcess) -> None:
         assert "/v1/models/NAME" in reply.error
 
 
+@pytest.mark.rule("rest-11", "rest-12")
 def test_options_is_for_browsers(heads_server: ServerProcess) -> None:
     for origin, status in (("http://a.example", 200), ("https://a.example", 200), ("file://", 400)):
         reply = ask(heads_server, "OPTIONS", f"{HALF}:predict", Origin=origin)
@@ -230,6 +243,7 @@ def available(*versions: int) -> dict[str, Any]:
     return {"model_version_status": [{"version": str(each), "state": "AVAILABLE", "status": good} for each in versions]}
 
 
+@pytest.mark.rule("rest-13", "rest-15", "state-4", "better-1", "state-3")
 def test_status(heads_server: ServerProcess) -> None:
     assert ask(heads_server, "GET", HALF).json == available(3, 1)
     assert ask(heads_server, "GET", f"{HALF}/versions/1").json == available(1)
@@ -244,6 +258,7 @@ def test_status(heads_server: ServerProcess) -> None:
         assert (reply.status, reply.error) == (status, text)
 
 
+@pytest.mark.rule("rest-14")
 def test_metadata(heads_server: ServerProcess) -> None:
     for where in ("", "/versions/1", "/labels/stable"):
         document = ask(heads_server, "GET", f"{HEADS}{where}/metadata").json
@@ -267,6 +282,7 @@ def test_metadata(heads_server: ServerProcess) -> None:
 ROWS = np.random.default_rng(5).standard_normal((4000, 1)).astype(np.float32)
 
 
+@pytest.mark.rule("rest-8")
 def test_requests_may_be_gzip(heads_server: ServerProcess) -> None:
     body = gzip.compress(json.dumps({"instances": ROWS.tolist()}).encode())
     reply = post(heads_server, f"{HALF}:predict", body, Content_Encoding="gzip")
@@ -279,6 +295,7 @@ def test_requests_may_be_gzip(heads_server: ServerProcess) -> None:
         assert "not valid gzip" in reply.error
 
 
+@pytest.mark.rule("rest-8")
 def test_a_bomb_costs_its_sender_the_reply(heads_server: ServerProcess) -> None:
     bomb = gzip.compress(b" " * (300 * 1024 * 1024), compresslevel=1)
     reply = post(heads_server, f"{HALF}:predict", bomb, Content_Encoding="gzip")
@@ -288,6 +305,7 @@ def test_a_bomb_costs_its_sender_the_reply(heads_server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("rows", [1000, 4000])
+@pytest.mark.rule("better-5")
 def test_replies_are_gzip_for_those_who_take_it(heads_server: ServerProcess, rows: int) -> None:
     """Replies of 1000 rows are compressed at once, those of 4000 in a thread."""
     body = {"instances": ROWS[:rows].tolist()}
@@ -313,6 +331,7 @@ def test_small_replies_stay_as_they_are(heads_server: ServerProcess) -> None:
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("deadline-2")
 def test_the_time_that_a_request_may_take(serve: Any, models: LiveModels) -> None:
     server = serve(models.made("slow"), "--rest_api_timeout_in_ms=50").ready()
     quick = post(server, "/v1/models/slow:predict", {"inputs": 1})
