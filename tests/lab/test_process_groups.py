@@ -93,14 +93,14 @@ def test_who_ignores_sigterm_forks_and_leaves_the_session_is_ended(start: Start,
     group.end()
 
 
-def test_who_forks_all_the_time_is_ended(start: Start, tmp_path: Path) -> None:
+def test_who_forks_all_the_time_is_ended(start: Start) -> None:
     group = start(FORKING)
     until(lambda: len(group.members()) > 3)
     group.end(grace_s=0.0)
     assert group.members() == []
 
 
-def test_a_paused_group_is_ended_too(start: Start, tmp_path: Path) -> None:
+def test_a_paused_group_is_ended_too(start: Start) -> None:
     group = start(BUSY)
     until(lambda: "here" in group.tail())
     until(group.wants_cpu)
@@ -145,7 +145,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_cpu_time_and_memory_of_a_process_are_read(start: Start, tmp_path: Path) -> None:
+def test_cpu_time_and_memory_of_a_process_are_read(start: Start) -> None:
     with start(BUSY, cores=[sorted(os.sched_getaffinity(0))[0]]) as group:
         until(lambda: "here" in group.tail())
         before = group.usage()
@@ -167,7 +167,7 @@ def test_the_cost_counts_who_is_new_from_its_begin_and_children_that_ended() -> 
     assert (cost.cpu_s, cost.cpu_share, cost.rss_bytes, cost.cpu_us_per_request) == (2.0, 1.0, 500, 500_000.0)
 
 
-def test_what_it_prints_is_kept(start: Start, tmp_path: Path) -> None:
+def test_what_it_prints_is_kept(start: Start) -> None:
     with start("import sys\nfor n in range(9): print('line', n)\nsys.exit('no such model')") as group:
         until(lambda: group.exit_code() is not None)
         assert group.exit_code() == 1
