@@ -190,7 +190,7 @@ def test_the_doctor_explains_an_old_command_line(capsys: pytest.CaptureFixture[s
     )
     assert code == 0
     assert {flag: verdict for flag, (verdict, _) in flags.items()} == {
-        "--port=8500": "works", "--enable_batching": "works", "--noenable_profiler": "no effect",
+        "--port=8500": "works", "--enable_batching": "works", "--noenable_profiler": "works",
         "--rest_api_num_threads=4": "no effect", "--tensorflow_session_parallelism=2": "mapped",
         "--model_config_file=/elsewhere/models.config": "works",
     }  # fmt: skip

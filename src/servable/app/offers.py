@@ -11,6 +11,7 @@ from servable.listeners.examples import Examples
 from servable.listeners.grpc import GrpcApplication
 from servable.listeners.grpc_examples import ExampleService
 from servable.listeners.grpc_health import HealthService
+from servable.listeners.grpc_profiler import ProfilerService
 from servable.listeners.grpc_reflection import ReflectionService
 from servable.listeners.grpc_reload import ReloadService
 from servable.listeners.grpc_streams import Streams
@@ -51,6 +52,7 @@ class Offers:
         self._streams = streams
         self._is_ready = is_ready
         self._keys = keys
+        self._profiler = ProfilerService(manager, metrics.path)
         self._reload = ReloadService(reload, metrics.first_value)
         check_method = settings.enable_signature_method_name_check
         self._examples = Examples(inference, manager, check_method=check_method)
@@ -78,7 +80,7 @@ class Offers:
             **reflection.routes(),
             **ExampleService(self._examples, self._metrics).routes(),
             **streamed.routes(self._streams),
-            **({} if administration is None else self._reload.routes(administration)),
+            **({} if administration is None else self._operators(administration)),
         }
         found = GrpcApplication(
             self._inference,
@@ -90,6 +92,13 @@ class Offers:
             check=self._check,
         )
         return found
+
+    def _operators(self, administration: Administration) -> Methods:
+        """Return what is for those who run the server."""
+        methods = dict(self._reload.routes(administration))
+        if self._settings.enable_profiler:
+            methods |= self._profiler.routes(self._streams)
+        return methods
 
     def _http(self, *, operator_pages: bool) -> HttpApplication:
         return HttpApplication(

@@ -26,6 +26,7 @@ from typing import Protocol, TypeAlias, cast
 from servable.core.errors import ServingError, failed_precondition
 from servable.core.messages import InferRequest, InferResponse
 from servable.core.signatures import Signature
+from servable.core.spans import Span
 from servable.core.tensors import Array
 
 ENGINES: dict[str, str] = {
@@ -124,6 +125,14 @@ class Model(ABC):
     @abstractmethod
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs of one signature. Blocks; releases the GIL while it computes."""
+
+    def begin_profile(self) -> bool:
+        """Begin to note what the framework does; False if it cannot tell, or is telling somebody already."""
+        return False
+
+    def end_profile(self) -> list[Span]:
+        """Return what was noted, after ``begin_profile`` returned True."""
+        return []
 
     def begin_serving(self) -> None:  # noqa: B027  # most have nothing to do
         """Hear that load and warm-up are over: what ran in the background until now runs for people."""

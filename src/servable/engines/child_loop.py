@@ -26,6 +26,8 @@ from servable.engines.child_messages import (
     FromParent,
     Load,
     Loaded,
+    Profile,
+    Profiled,
     Progress,
     Run,
     Step,
@@ -75,7 +77,17 @@ def _live(channel: Channel[FromParent], requests: Arena, answers: Arena) -> None
     while (message := channel.receive()) is not None:
         if isinstance(message, Run | Step):
             channel.send(calls.reply(message))
+        elif isinstance(message, Profile):
+            channel.send(_profile(model, begin=message.begin))
     model.close()
+
+
+def _profile(model: Model, *, begin: bool) -> Profiled:
+    try:
+        return Profiled(model.begin_profile(), []) if begin else Profiled(False, [*model.end_profile()])
+    except Exception:  # noqa: BLE001  # a framework may raise anything; nobody's request is to fail by that
+        traceback.print_exc()
+        return Profiled(False, [])
 
 
 def _load(order: Load, channel: Channel[FromParent], link: ChildLink) -> Model:

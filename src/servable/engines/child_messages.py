@@ -99,6 +99,19 @@ class Step(msgspec.Struct, array_like=True, tag="step", gc=False):
     last: bool
 
 
+class Profile(msgspec.Struct, array_like=True, tag="profile", gc=False):
+    """Parent: begin to note what the framework does; or, without ``begin``, tell what it was."""
+
+    begin: bool
+
+
+class Profiled(msgspec.Struct, array_like=True, tag="profiled"):
+    """Child: whether it has begun; or what it was: threads, names, and when in seconds, for how long."""
+
+    begun: bool
+    spans: list[tuple[str, str, float, float]]
+
+
 class Taken(msgspec.Struct, array_like=True, tag="taken", gc=False):
     """Either: what you sent has been copied."""
 
@@ -162,8 +175,8 @@ class End(msgspec.Struct, array_like=True, tag="end", gc=False):
     """Child: the stream has no more parts."""
 
 
-FromParent = Load | Run | Step | Taken | Told
-FromChild = Progress | Loaded | Answer | Failure | End | Ask | GiveUp | Taken
+FromParent = Load | Run | Step | Taken | Told | Profile
+FromChild = Progress | Loaded | Answer | Failure | End | Ask | GiveUp | Taken | Profiled
 
 Incoming = TypeVar("Incoming")
 

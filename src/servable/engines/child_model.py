@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 
 from servable.core.errors import ServingError, failed_precondition, invalid_argument, unavailable
+from servable.core.spans import Span
 from servable.core.tensors import Array
 from servable.engines import base
 from servable.engines.base import Artifact, Caller, EngineOptions, Model
 from servable.engines.child_keeper import Keeper
-from servable.engines.child_messages import Load
+from servable.engines.child_messages import Load, Profiled
 from servable.engines.child_process import ChildProcess, ProcessEnded
 from servable.engines.child_restart import Suspicion, Verdict, rows_of
 from servable.engines.child_signatures import restore
@@ -150,6 +151,21 @@ class ChildModel(Model):
             raise unavailable(
                 f"the process of model {self.label} ended while it computed some of these rows; try them again"
             )
+
+    def begin_profile(self) -> bool:
+        """Begin in the process, if there is one now."""
+        return self._profiled(begin=True).begun
+
+    def end_profile(self) -> list[Span]:
+        """Return what happened there; nothing if it has ended since."""
+        return [Span(*span) for span in self._profiled(begin=False).spans]
+
+    def _profiled(self, *, begin: bool) -> Profiled:
+        with self._keeper.turn:
+            try:
+                return self._keeper.live().profile(begin=begin)
+            except (ServingError, ProcessEnded):
+                return Profiled(False, [])
 
     def begin_serving(self) -> None:
         """Give the process the priority of this one. It began with that of the thread that loads."""

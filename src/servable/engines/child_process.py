@@ -17,7 +17,17 @@ from servable.core.tensors import Array
 from servable.engines.base import Caller
 from servable.engines.child_calls import Conversation
 from servable.engines.child_memory import Arena, new_memory
-from servable.engines.child_messages import Answer, End, Failure, FromChild, Run, Step, parent_channel
+from servable.engines.child_messages import (
+    Answer,
+    End,
+    Failure,
+    FromChild,
+    Profile,
+    Profiled,
+    Run,
+    Step,
+    parent_channel,
+)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _END_TIMEOUT_S = 10.0
@@ -117,6 +127,18 @@ class ChildProcess:
     ) -> dict[str, Array] | None:
         """Return the next part of a stream, ``None`` if there is no more. ``last`` ends it."""
         return self._exchange(Step(stream, last), timeout_s, caller)
+
+    def profile(self, *, begin: bool) -> Profiled:
+        """Begin to note what the framework does there, or return what it was. ``ProcessEnded`` if it has ended."""
+        try:
+            self.channel.send(Profile(begin))
+            reply = self.channel.receive()
+        except BrokenPipeError:
+            raise ProcessEnded(computing=False) from None
+        if not isinstance(reply, Profiled):
+            self.kill()
+            raise ProcessEnded(computing=False)
+        return reply
 
     def _exchange(self, message: Run | Step, timeout_s: float, caller: Caller | None) -> dict[str, Array] | None:
         def expire() -> None:

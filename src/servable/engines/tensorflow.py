@@ -13,20 +13,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, unimplemented
 from servable.core.signatures import Signature, TensorSpec
+from servable.core.spans import Span
 from servable.core.tensors import DTYPES_BY_NAME, Array
 from servable.engines import savedmodel
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
 from servable.engines.plan import cpu_threads
 
 _CALLABLES_KEPT = 64
+MOST_SPANS = 200_000
+"""Events that are kept of one profile."""
 _IN_CALLING_THREAD = -1
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "2",  # errors; warnings would let one client fill the log
@@ -91,6 +96,7 @@ class TensorFlowModel(Model):
         self.signatures = signatures
         self._session: Any = session
         self._pool = 0 if pooled else _IN_CALLING_THREAD
+        self._profile: tuple[Any, float] | None = None
         self._calls: OrderedDict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = OrderedDict()
 
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -130,6 +136,42 @@ class TensorFlowModel(Model):
         )
         call: Callable[..., list[Any]] = self._session._make_callable_from_options(options)  # noqa: SLF001  # see above
         return call
+
+    def begin_profile(self) -> bool:
+        """Let TensorFlow's profiler look at this process. It serves one who looks at a time."""
+        from tensorflow.python.profiler.internal import _pywrap_profiler
+
+        profiler = _pywrap_profiler.ProfilerSession()
+        began = time.monotonic()
+        try:
+            profiler.start("", {"host_tracer_level": 2, "device_tracer_level": 0, "python_tracer_level": 0})
+        except Exception:  # noqa: BLE001  # of a kind of TensorFlow's own; somebody looks already
+            return False
+        self._profile = (profiler, began)
+        return True
+
+    def end_profile(self) -> list[Span]:
+        """Return its events, the operations among them."""
+        from tensorflow.tsl.profiler.protobuf import trace_events_pb2
+
+        if self._profile is None:
+            return []
+        (profiler, began), self._profile = self._profile, None
+        trace = trace_events_pb2.Trace.FromString(profiler.stop())
+        threads = {
+            (device_id, resource_id): resource.name
+            for device_id, device in trace.devices.items()
+            for resource_id, resource in device.resources.items()
+        }
+        return [
+            Span(
+                threads.get((event.device_id, event.resource_id)) or str(event.resource_id),
+                event.name,
+                began + event.timestamp_ps * 1e-12,
+                event.duration_ps * 1e-12,
+            )
+            for event in islice(trace.trace_events, MOST_SPANS)
+        ]
 
     def close(self) -> None:
         """Close the session."""

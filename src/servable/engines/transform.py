@@ -15,6 +15,7 @@ from types import ModuleType
 from servable.core.errors import failed_precondition
 from servable.core.hints import Tensor
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
+from servable.core.spans import Span
 from servable.core.tensors import Array
 from servable.engines.base import Model
 from servable.engines.python_code import import_file
@@ -44,6 +45,14 @@ class TransformedModel(Model):
             inner.streamed,
         )
         self.signatures = {**model.signatures, name: served}
+
+    def begin_profile(self) -> bool:
+        """Look at the model."""
+        return self._model.begin_profile()
+
+    def end_profile(self) -> list[Span]:
+        """Return what it did."""
+        return self._model.end_profile()
 
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Transform, compute, transform."""

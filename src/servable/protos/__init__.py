@@ -43,6 +43,7 @@ error = Package("tensorflow.error")
 serving = Package("tensorflow.serving")
 serving_internal = Package("tensorflow.serving.internal")
 onnx = Package("onnx")
+profiler = Package("tensorflow.profiler")
 reflection = Package("grpc.reflection.v1")
 inference = Package("inference")
 

@@ -211,6 +211,7 @@ class ServeOptions:
     enable_serialization_as_tensor_content: bool = _option(
         False, "answer Predict over gRPC with tensor_content instead of typed values"
     )
+    enable_profiler: bool = _option(True, "answer tensorflow.ProfilerService with profiles of the request path")
     monitoring_config_file: str = _option(
         "", "text protobuf MonitoringConfig: where Prometheus finds the metrics", metavar="FILE", is_path=True
     )
