@@ -244,7 +244,6 @@ def computed(server: ServerProcess) -> float:
 @pytest.mark.parametrize(
     "method",
     [
-        "/tensorflow.serving.PredictionService/Classify",
         "/tensorflow.serving.PredictionService/Nonesuch",
         "/tensorflow.serving.SessionService/SessionRun",
         "/nonesuch.Service/Method",
