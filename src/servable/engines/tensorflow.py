@@ -166,7 +166,8 @@ class TensorFlowModel(Model):
         return [
             Span(
                 threads.get((event.device_id, event.resource_id)) or str(event.resource_id),
-                event.name,
+                # "name of the node:operation", by which tools know an operation.
+                event.args.get("long_name") or event.name,
                 began + event.timestamp_ps * 1e-12,
                 event.duration_ps * 1e-12,
             )
