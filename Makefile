@@ -5,7 +5,7 @@ PLAIN := .venv-plain
 PIP := -m pip install -q --disable-pip-version-check
 DEMO_MODELS ?= build/demo-models
 
-.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench fuzz attack soak clean
+.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench fuzz attack soak reload-soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -48,6 +48,9 @@ attack: .venv/.complete ## what each flood and stall costs another client; write
 
 soak: .venv/.complete ## 10 000 requests must leave memory as it was
 	$(BIN)/python -m bench.soak
+
+reload-soak: .venv/.complete ## changes under load must fail nothing; writes docs/benchmarks/reload_soak.md
+	$(BIN)/python -m bench.reload_soak
 
 conformance-tools: ## install the foreign clients that tests/conformance drives (needs root for the first line)
 	command -v h2load wrk nghttp curl >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client wrk curl; }

@@ -35,6 +35,7 @@ def lines(metrics: Metrics) -> list[str]:
     return metrics.tfserving.exposition().decode().splitlines()
 
 
+@pytest.mark.rule("metrics-3")
 def test_text_is_tensorflow_servings() -> None:
     families = [
         Family(
@@ -58,6 +59,7 @@ def test_text_is_tensorflow_servings() -> None:
     assert name_in_text("9/a") == "_9:a"
 
 
+@pytest.mark.rule("metrics-4", "metrics-5")
 def test_requests_are_counted_as_there(metrics: Metrics) -> None:
     for version, signature in ((1, "s"), (2, "s"), (2, "t")):
         metrics.meter("grpc", "Predict").answered(answer(version, signature=signature), 0.000_025)
@@ -92,6 +94,7 @@ def test_requests_are_counted_as_there(metrics: Metrics) -> None:
     assert sum(line.startswith(f"{latency}_count") for line in text) == 3
 
 
+@pytest.mark.rule("metrics-8", "metrics-9")
 def test_batches_are_counted_as_there(metrics: Metrics) -> None:
     for signature, rows, tensors in (("s", 2, 3), ("t", 3, 1)):
         metrics.queued(M1, signature, rows, tensors, 0.000_110)
@@ -116,6 +119,7 @@ def test_batches_are_counted_as_there(metrics: Metrics) -> None:
         assert line in text, line
 
 
+@pytest.mark.rule("metrics-6", "metrics-7", "metrics-10", "metrics-11")
 def test_loads_warm_ups_examples_and_logs_are_counted_as_there(metrics: Metrics) -> None:
     loads = metrics.tfserving.loads
     loads.loaded("/models/m/1", 0.5, succeeded=True)
@@ -154,6 +158,7 @@ def limits_of(samples: list[Any]) -> list[float]:
     return sorted({float(sample.labels["le"]) for sample in samples if sample.name.endswith("_bucket")})
 
 
+@pytest.mark.rule("metrics-5", "metrics-12")
 def test_every_metric_is_declared_and_a_foreign_parser_reads_all(metrics: Metrics) -> None:
     test_requests_are_counted_as_there(metrics)
     test_batches_are_counted_as_there(metrics)
@@ -184,6 +189,7 @@ def test_every_metric_is_declared_and_a_foreign_parser_reads_all(metrics: Metric
         assert [b / a for a, b in pairwise(limits)] == pytest.approx([growth] * (count - 1), rel=1e-4), name
 
 
+@pytest.mark.rule("reload-9")
 def test_values_are_found_by_name(metrics: Metrics) -> None:
     metrics.meter("grpc", "Predict").answered(answer(), 0.1)
     metrics.batch(M1, "s", 1, 1, 1, 0.0, 0.25)

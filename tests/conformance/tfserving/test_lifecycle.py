@@ -50,8 +50,14 @@ def folder(models: LiveModels, tmp_path_factory: pytest.TempPathFactory) -> Fold
 
 @pytest.fixture(scope="module")
 def server(folder: Folder) -> Iterator[ServerProcess]:
-    words = ("--model_config_file_poll_wait_seconds=0.1", "--file_system_poll_wait_seconds=0.1")
-    with ServerProcess("--model_config_file", folder.config, "--max_num_load_retries=0", *words) as started:
+    (folder.root / "monitoring.config").write_text("prometheus_config { enable: true }")
+    words = (
+        "--model_config_file_poll_wait_seconds=0.1",
+        "--file_system_poll_wait_seconds=0.1",
+        "--max_num_load_retries=0",
+        f"--monitoring_config_file={folder.root}/monitoring.config",
+    )
+    with ServerProcess("--model_config_file", folder.config, *words) as started:
         yield started.ready()
 
 
@@ -158,7 +164,30 @@ def test_a_base_path_that_vanishes_or_is_empty(server: ServerProcess, folder: Fo
     assert "No versions of servable m found under base path" in server.stderr
 
 
-@pytest.mark.rule("better-7", "metrics-1")
+MONITORING = "/monitoring/prometheus/metrics"
+
+
+@pytest.mark.rule("metrics-1", "metrics-2", "metrics-3", "metrics-4", "metrics-10")
+def test_the_monitoring_path(server: ServerProcess, heads_server: ServerProcess, folder: Folder) -> None:
+    replies = [call(server.address, verb, MONITORING) for verb in ("GET", "POST", "PUT", "DELETE")]
+    for reply in replies:
+        assert (reply.status, reply.headers["content-type"].partition(";")[0]) == (200, "text/plain")
+        lines = reply.body.decode().splitlines()
+        theirs = [line for line in lines if line.startswith((":tensorflow:", "# TYPE :tensorflow:"))]
+        names = [line.split()[2] for line in theirs if line.startswith("# TYPE")]
+        assert names == sorted(names)
+        assert ":tensorflow:serving:request_count" in names
+        (counted,) = [each for each in theirs if each.startswith(':tensorflow:serving:request_count{model_name="m",sta')
+                      and 'status="OK"' in each]  # fmt: skip
+        assert int(counted.rpartition(" ")[2]) > 0
+        assert f':tensorflow:cc:saved_model:load_attempt_count{{model_path="{folder.base}/3",status="fail"}} 1' in lines
+    with_query = call(server.address, "GET", f"{MONITORING}?a=b")
+    assert with_query.status == 400
+    assert f"Unexpected path: {MONITORING}?a=b. Should be {MONITORING}" in with_query.body.decode()
+    assert call(heads_server.address, "GET", MONITORING).status == 404, "it was not asked for there"
+
+
+@pytest.mark.rule("better-7")
 def test_metrics_have_version_and_signature(heads_server: ServerProcess) -> None:
     call(heads_server.address, "POST", "/v1/models/half_plus_two/versions/1:predict", {"instances": [[2.0]]})
     lines = call(heads_server.address, "GET", "/metrics").body.decode().splitlines()

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.e2e.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.rule("service-11")
 def test_tensorflows_client_gets_the_request_path_and_the_operations(
     heads_server: ServerProcess, tmp_path: Path
 ) -> None:
