@@ -19,6 +19,8 @@ from servable.lab.synthesis import Wanted
 from servable.lab.wires.http import Template
 from servable.transport.tls import ClientTlsOptions
 
+SERVER_TIMING = ("servable-timing", "1")
+"""The header by which a server is asked for ``Server-Timing``."""
 _MOST_STEPS = 200
 Number = TypeVar("Number", int, float)
 
@@ -27,6 +29,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     """Return the plan; INVALID_ARGUMENT names the option that is wrong."""
     loads = _loads(arguments)
     headers = tuple(_header(text) for text in arguments.header)
+    if arguments.server_timing:
+        headers = (*headers, SERVER_TIMING)
     warmup_s = _warmup(arguments.warmup)
     return Plan(
         url=arguments.url,

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-version", type=int, metavar="N", help="default: the newest")
     parser.add_argument("--signature", default="", metavar="NAME", help="default: serving_default")
     parser.add_argument("--header", action="append", default=[], metavar="NAME: VALUE", help="repeatable")
+    parser.add_argument("--server-timing", action="store_true", help="ask the server for queue and compute times")
     _add_load(parser.add_argument_group("load"))
     _add_data(parser.add_argument_group("requests and answers"))
     _add_http(parser.add_argument_group("plain HTTP (--wire http)"))
