@@ -137,6 +137,7 @@ def test_a_body_that_waits_to_be_let_in(server: ServerProcess) -> None:
     assert reply.json["outputs"] == values
 
 
+@pytest.mark.rule("rest-1")
 def test_a_large_body_over_http2(server: ServerProcess) -> None:
     body, values = big_body()
     url = f"{server.rest_url}/v1/models/echo:predict"

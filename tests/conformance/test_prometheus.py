@@ -41,6 +41,7 @@ def value(found: Page, name: str, **labels: str) -> float:
     return found[name][tuple(sorted(labels.items()))]
 
 
+@pytest.mark.rule("better-7")
 def test_counts_are_what_was_sent(serve: Callable[..., ServerProcess], models: LiveModels) -> None:
     server = serve(models.onnx("half_plus_two"), models.made("echo")).ready()
     x = np.ones((3, 1), np.float32)

@@ -227,6 +227,7 @@ def test_the_start_says_that_it_is_tls_and_how_to_call(secure: ServerProcess) ->
 
 
 @needs("curl")
+@pytest.mark.rule("tls-3")
 def test_every_tcp_port_is_protected_and_a_unix_socket_stays_plain(
     models: LiveModels, authority: Authority, serve: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_over_rest(guarded: ServerProcess) -> None:
     assert get(guarded, "/v1/models/half_plus_two:predict", body=body) == 401
 
 
+@pytest.mark.rule("reload-10")
 def test_over_grpc(guarded: ServerProcess) -> None:
     multi = protos.serving_internal.SerializedMultiInferenceRequest()
     for name in ("half_plus_two", "lstm_tokens"):
@@ -146,6 +147,7 @@ def test_a_server_does_not_start_with_a_wrong_file_of_keys(serve: Serve, models:
     assert "expected one of key and sha256" in server.stderr + server.stdout
 
 
+@pytest.mark.rule("reload-10")
 def test_the_operators_port(serve: Serve, models: LiveModels) -> None:
     server = serve(models.onnx("half_plus_two"), "--listen=127.0.0.1:0", "--admin_listen=127.0.0.1:0").ready()
     public, operators = (f"http://{address}" for address in server.addresses)

@@ -218,6 +218,7 @@ def test_an_engine_that_does_not_exist(serve: Start, models: LiveModels) -> None
     assert "onnxruntime, openvino" in server.stdout + server.stderr
 
 
+@pytest.mark.rule("manager-8")
 def test_one_good_model_is_served_beside_a_bad_one(serve: Start, models: LiveModels, tmp_path: Path) -> None:
     bad = tmp_path / "bad" / "1"
     bad.mkdir(parents=True)

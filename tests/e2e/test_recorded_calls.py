@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,8 +121,13 @@ def with_warmup(models: LiveModels, folder: Path, data: bytes) -> Path:
 @pytest.mark.rule("log-4", "warmup-1")
 def test_a_log_is_a_warm_up_file(log: Path, serve: Serve, models: LiveModels, tmp_path: Path) -> None:
     model = with_warmup(models, tmp_path, log.read_bytes())
-    server = serve(model, "--num_request_iterations_for_warmup=3").ready()
+    server = serve(model, "--num_request_iterations_for_warmup=3", "--monitoring_path=/monitoring").ready()
     assert f"{MODEL}/1 answered the 20 requests of its {WARMUP_FILE.name}" in server.stderr
+    with urllib.request.urlopen(f"{server.rest_url}/monitoring") as page:
+        lines = page.read().decode().splitlines()
+    labels = f'{{model_path="{model}/1",status="OK"}}'
+    assert f":tensorflow:serving:model_warmup_records_read{labels} 20" in lines
+    assert f":tensorflow:serving:model_warmup_latency_count{labels} 1" in lines
 
 
 def wrong_input(log: Path) -> bytes:

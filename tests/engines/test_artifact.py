@@ -34,6 +34,7 @@ def test_the_first_by_precedence_is_the_artifact(tmp_path: Path, first: int, kin
     assert find_artifact(tmp_path) == Artifact(kind, tmp_path / main)
 
 
+@pytest.mark.rule("savedmodel-1")
 def test_nothing_there_says_what_was_looked_for_as_tensorflow_does(tmp_path: Path) -> None:
     with pytest.raises(ServingError) as failure:
         find_artifact(tmp_path)
@@ -44,6 +45,7 @@ def test_nothing_there_says_what_was_looked_for_as_tensorflow_does(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "model.pt2", "model.pt", "graph.pb", "saved_model.pbtxt"])
+@pytest.mark.rule("savedmodel-2")
 def test_what_is_not_served_yet_is_refused_by_name(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     for look in (find_artifact, artifact_of_file):
@@ -54,6 +56,7 @@ def test_what_is_not_served_yet_is_refused_by_name(tmp_path: Path, name: str) ->
         artifact_of_file(tmp_path / name)
 
 
+@pytest.mark.rule("savedmodel-1")
 def test_a_session_bundle_is_refused_in_the_words_of_tensorflow_serving(tmp_path: Path) -> None:
     put(tmp_path, "export.meta")
     with pytest.raises(ServingError, match="Session Bundle is deprecated and removed") as failure:

@@ -289,6 +289,7 @@ def test_loads_happen_in_nice_threads_and_nothing_else_becomes_nice(run_lab, eng
         stop.set()
 
 
+@pytest.mark.rule("lookup-3", "lookup-4", "lookup-5", "lookup-6")
 def test_lookup_errors_are_those_of_tensorflow_serving(run_lab, engine) -> None:
     async def body(lab) -> None:
         manager = lab.manager

@@ -17,6 +17,7 @@ def profile(model: FakeModel) -> SignatureProfile:
     return warm_up(model, OPTIONS)["serving_default"]
 
 
+@pytest.mark.rule("warmup-5")
 def test_a_rowwise_model_is_proven_and_measured() -> None:
     found = profile(FakeModel())
     assert found.rowwise
@@ -101,6 +102,7 @@ def test_other_free_dimensions_are_tried_until_one_fits() -> None:
     assert profile(model).rowwise
 
 
+@pytest.mark.rule("warmup-2")
 def test_warm_up_can_be_off() -> None:
     model = FakeModel()
     assert not warm_up(model, WarmupOptions(enabled=False))["serving_default"].rowwise

@@ -57,6 +57,7 @@ def test_an_exception_of_the_engine_is_internal_and_says_no_more() -> None:
         assert "secret" not in outcome.message
 
 
+@pytest.mark.rule("batch-15")
 def test_outputs_without_a_row_for_each_input_are_computed_alone() -> None:
     model = FakeModel(lambda inputs: {"y": inputs["x"].sum(keepdims=True)})
     outcomes = run_batch(model, [item(1, 2), item(3)])

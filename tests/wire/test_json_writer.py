@@ -58,15 +58,18 @@ def written(array: Any, name: str = "y") -> str:
         (np.array([], object), "[]"),
     ],
 )  # fmt: skip
+@pytest.mark.rule("reply-4", "reply-5", "reply-6")
 def test_forms(array: Any, text: str) -> None:
     assert written(array) == text
 
 
+@pytest.mark.rule("reply-4")
 def test_an_alias_that_ends_in_bytes_is_base64() -> None:
     assert written(np.array([[b"a", b""]], object), "image_bytes") == '[[{"b64":"YQ=="},{"b64":""}]]'
     assert written(np.array([1]), "size_bytes") == "[1]"
 
 
+@pytest.mark.rule("reply-7")
 def test_complex_numbers_are_refused() -> None:
     with pytest.raises(ServingError) as caught:
         written(np.array([1j]))

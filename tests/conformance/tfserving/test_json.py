@@ -65,7 +65,7 @@ def test_headers_of_a_request_do_not_matter(server: ServerProcess) -> None:
         assert good(server, HALF, body, Content_Type=content_type, Accept="text/html", Origin="x")["predictions"]
 
 
-@pytest.mark.rule("json-2", "reply-6")
+@pytest.mark.rule("json-2", "reply-6", "reply-9")
 def test_what_strict_json_is_not(server: ServerProcess) -> None:
     reply = predict(server, ECHO, '\ufeff{"instances": [[NaN, Infinity], [-Infinity, -Inf], [Inf, 1]]} and more')
     assert reply.body == b'{"predictions":[[NaN,Infinity],[-Infinity,-Infinity],[Infinity,1.0]]}'

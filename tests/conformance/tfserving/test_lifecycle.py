@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from tests.conformance.tfserving.rest import Reply, call
 from tests.e2e.live_models import LiveModels
@@ -88,13 +89,20 @@ def test_versions_are_directories_with_whole_numbers(server: ServerProcess) -> N
 @pytest.mark.rule("poll-1", "manager-2", "state-2", "manager-5")
 def test_a_version_that_fails_is_shown_and_harms_none(server: ServerProcess, folder: Folder) -> None:
     (folder.root / "broken").mkdir()
-    (folder.root / "broken" / "model.onnx").write_bytes(b"this is no model")
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("NoSuchOperation", ["x"], ["y"])], "graph", [value("x", 1, [1])], [value("y", 1, [1])]
+    )
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]),
+        folder.root / "broken" / "model.onnx",
+    )
     (folder.root / "broken").rename(folder.base / "3")
     wait_until(lambda: states(server).get(3) == "END", "version 3 failed")
     (failed,) = call(server.address, "GET", "/v1/models/m/versions/3").json["model_version_status"]
     assert failed["state"] == "END"
     assert failed["status"]["error_code"] != "OK"
-    assert "model.onnx" in failed["status"]["error_message"]
+    assert "NoSuchOperation" in failed["status"]["error_message"]
     assert predict(server).status == 200
     reply = predict(server, "/versions/3")
     assert (reply.status, reply.error) == (404, "Servable not found for request: Specific(m, 3)")
@@ -200,7 +208,7 @@ def batching_server(models: LiveModels, tmp_path_factory: pytest.TempPathFactory
     file = tmp_path_factory.mktemp("batching") / "batching.config"
     file.write_text(BATCHING)
     words = ("--enable_batching", f"--batching_parameters_file={file}")
-    with ServerProcess(models.onnx("half_plus_two"), models.made("types"), *words) as started:
+    with ServerProcess(models.onnx("half_plus_two"), models.made("onnx_heads"), *words) as started:
         yield started.ready()
 
 
@@ -215,6 +223,19 @@ def test_batches_have_the_sizes_of_the_file(batching_server: ServerProcess) -> N
     reply = ask(5)
     assert reply.status == 400
     assert reply.error.startswith("Task size 5 is larger than maximum")
+
+
+@pytest.mark.rule("batch-13")
+def test_examples_are_rows_of_batches(batching_server: ServerProcess) -> None:
+    for action, signature in (("classify", "serving_default"), ("regress", "flat")):
+        for rows, status in ((3, 200), (4, 200), (5, 400)):
+            body = {"signature_name": signature, "examples": [{"x": [1.0, 2.0]}] * rows}
+            reply = call(batching_server.address, "POST", f"/v1/models/onnx_heads:{action}", body)
+            assert reply.status == status, reply.body
+            if status == 200:
+                assert len(reply.json["results"]) == rows
+            else:
+                assert reply.error.startswith("Task size 5 is larger than maximum")
 
 
 @pytest.mark.rule("batch-10", "better-6")

@@ -197,6 +197,8 @@ def test_spellings_of_a_path(heads_server: ServerProcess, path: str) -> None:
          "Failed to convert version: 9223372036854775808 to numeric."),
         (f"{HALF}:Predict", 400, f"Malformed request: POST {HALF}:Predict"),
         (f"{HALF}:guess", 400, f"Malformed request: POST {HALF}:guess"),
+        (f"{HALF}:multiinference", 400, f"Malformed request: POST {HALF}:multiinference"),
+        ("/v1/config/reload", 400, "Malformed request: POST /v1/config/reload"),
         (f"{HALF}/versions/x:predict", 400, f"Malformed request: POST {HALF}/versions/x:predict"),
         (f"{HALF}/versions/1/labels/old:predict", 400, f"Malformed request: POST {HALF}/versions/1/labels/old:predict"),
         (HALF, 400, f"Malformed request: POST {HALF}"),
@@ -205,7 +207,7 @@ def test_spellings_of_a_path(heads_server: ServerProcess, path: str) -> None:
         ("/v1/", 400, "Malformed request: POST /v1/"),
     ],
 )  # fmt: skip
-@pytest.mark.rule("rest-3", "rest-4", "rest-5", "rest-6")
+@pytest.mark.rule("rest-3", "rest-4", "rest-5", "rest-6", "rest-16")
 def test_paths_that_are_wrong(heads_server: ServerProcess, path: str, status: int, text: str) -> None:
     reply = predict(heads_server, path)
     assert (reply.status, reply.error) == (status, text)
