@@ -218,6 +218,19 @@ def test_values_that_wait_are_not_lost() -> None:
     assert (distribution.total, distribution.waiting) == (5 * MOST_WAITING + 1, [])
 
 
+def test_what_waits_for_its_bucket_is_bounded(metrics: Metrics) -> None:
+    meter = metrics.meter("grpc", "Predict")
+    for _ in range(3 * MOST_WAITING - 1):
+        meter.answered(answer(), 0.1)
+        metrics.queued(M1, "s", 1, 1, 0.1)
+        metrics.batch(M1, "s", 1, 1, 2, 0.0, 0.1)
+    ((_, served),) = meter.served.items()
+    ((_, work),) = metrics.path.work.items()
+    counted = (served.latency, served.runtime, work.queue, work.input_rows, work.compute, work.rows, work.computed_rows)
+    assert [len(each.waiting) for each in counted] == [MOST_WAITING - 1] * len(counted)
+    assert [each.count for each in counted] == [3 * MOST_WAITING - 1] * len(counted)
+
+
 def test_old_versions_are_added_up_and_sizes_are_bounded(metrics: Metrics) -> None:
     meter = metrics.meter("grpc", "Predict")
     for version in range(1, MOST_VERSIONS + 11):
