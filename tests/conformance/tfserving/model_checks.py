@@ -207,7 +207,7 @@ def check_what_tensorflow_adds_is_shown(api: Api) -> None:
     assert list(found.signature_def["defaulted"].defaults["b"].float_val) == [10.0]
 
 
-@rule("tensor-13", "signature-4")
+@rule("tensor-13", "signature-4", "predict-8")
 def check_scalars_and_ranks_that_the_operations_take(api: Api) -> None:
     fields: dict[str, dict[str, Any]] = {
         "float8_e4m3fn": {"float8_val": b"\x38"},
@@ -230,6 +230,16 @@ def check_scalars_and_ranks_that_the_operations_take(api: Api) -> None:
     code, text = api.error_of(lambda: api.call(request))
     assert code is INVALID, "the operation refuses it, not a check of ranks"
     assert "MatMul" in text
+
+
+@rule("status-1")
+def check_long_details_are_cut(api: Api) -> None:
+    request = api.request("heads")
+    request.model_spec.signature_name = "s" * 3000
+    code, text = api.error_of(lambda: api.call(request))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    begin = 'Serving signature key "' + "s" * 1100
+    assert text == begin[:1024] + "...TRUNCATED"
 
 
 CHECKS = checks_in(globals())
