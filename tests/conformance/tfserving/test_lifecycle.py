@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from tests.e2e.live_models import LiveModels
 from tests.e2e.server_process import ServerProcess, wait_until
 
 ALL = "model_version_policy { all {} }"
-BATCHING = "max_batch_size { value: 4 } allowed_batch_sizes: 2 allowed_batch_sizes: 4 num_batch_threads { value: 1 }"
 
 
 class Folder:
@@ -201,56 +200,3 @@ def test_metrics_have_version_and_signature(heads_server: ServerProcess) -> None
     lines = call(heads_server.address, "GET", "/metrics").body.decode().splitlines()
     counted = [line for line in lines if line.startswith("servable_requests_total{")]
     assert [line for line in counted if 'model="half_plus_two"' in line and 'version="1"' in line]
-
-
-@pytest.fixture(scope="module")
-def batching_server(models: LiveModels, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    file = tmp_path_factory.mktemp("batching") / "batching.config"
-    file.write_text(BATCHING)
-    words = ("--enable_batching", f"--batching_parameters_file={file}")
-    with ServerProcess(models.onnx("half_plus_two"), models.made("onnx_heads"), *words) as started:
-        yield started.ready()
-
-
-@pytest.mark.rule("batch-3", "batch-7", "batch-1")
-def test_batches_have_the_sizes_of_the_file(batching_server: ServerProcess) -> None:
-    def ask(rows: int) -> Reply:
-        body = {"instances": [[float(row)] for row in range(rows)]}
-        return call(batching_server.address, "POST", "/v1/models/half_plus_two:predict", body)
-
-    for rows in (1, 2, 3, 4):
-        assert ask(rows).json == {"predictions": [[row / 2 + 2] for row in range(rows)]}
-    reply = ask(5)
-    assert reply.status == 400
-    assert reply.error.startswith("Task size 5 is larger than maximum")
-
-
-@pytest.mark.rule("batch-13")
-def test_examples_are_rows_of_batches(batching_server: ServerProcess) -> None:
-    for action, signature in (("classify", "serving_default"), ("regress", "flat")):
-        for rows, status in ((3, 200), (4, 200), (5, 400)):
-            body = {"signature_name": signature, "examples": [{"x": [1.0, 2.0]}] * rows}
-            reply = call(batching_server.address, "POST", f"/v1/models/onnx_heads:{action}", body)
-            assert reply.status == status, reply.body
-            if status == 200:
-                assert len(reply.json["results"]) == rows
-            else:
-                assert reply.error.startswith("Task size 5 is larger than maximum")
-
-
-@pytest.mark.rule("batch-10", "better-6")
-def test_what_cannot_be_batched_is_answered_all_the_same(batching_server: ServerProcess) -> None:
-    wrong = call(batching_server.address, "POST", "/v1/models/half_plus_two:predict", {"inputs": [1.0]})
-    assert wrong.status == 400, "of a rank that the model does not take"
-    good = call(batching_server.address, "POST", "/v1/models/half_plus_two:predict", {"inputs": [[1.0]]})
-    assert good.json == {"outputs": [[2.5]]}
-
-
-@pytest.mark.rule("batch-2", "batch-7", "flag-4")
-def test_wrong_parameters_end_the_start(
-    models: LiveModels, serve: Callable[..., ServerProcess], tmp_path: Path
-) -> None:
-    (tmp_path / "b").write_text("max_batch_size { value: 8 } allowed_batch_sizes: 4")
-    server = serve(models.onnx("half_plus_two"), "--enable_batching", f"--batching_parameters_file={tmp_path}/b")
-    assert server.wait() != 0
-    assert "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; expected 8" in server.stderr
