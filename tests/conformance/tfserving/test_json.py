@@ -106,7 +106,7 @@ def test_bodies_that_are_refused(server: ServerProcess, body: str, text: str) ->
     assert (reply.status, reply.error) == (400, text)
 
 
-@pytest.mark.rule("json-5", "predict-1", "lookup-4")
+@pytest.mark.rule("json-5", "predict-1", "lookup-4", "status-2")
 def test_what_is_looked_at_first(server: ServerProcess) -> None:
     assert predict(server, "nonesuch", "{").error.startswith("JSON Parse error")
     reply = predict(server, "nonesuch", '{"instances": 1}')
@@ -232,7 +232,7 @@ def test_strings_that_json_cannot_say(heads_server: ServerProcess) -> None:
     assert good(heads_server, "heads", json.dumps(asked)) == {"outputs": [{"b64": "/wA="}] * 2}
 
 
-@pytest.mark.rule("reply-7", "json-15")
+@pytest.mark.rule("reply-7", "json-15", "status-2")
 def test_types_with_and_without_a_json_form(heads_server: ServerProcess) -> None:
     plain = {"bfloat16": [1.5], "float16": [2.5], "uint16": [7], "int4": [1], "float8_e4m3fn": [1.0]}
     asked = {"signature_name": "types", "inputs": plain | {"complex64": [1.0], "complex128": [1.0]}}

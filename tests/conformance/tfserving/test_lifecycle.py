@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import onnx
 import pytest
 from tests.conformance.tfserving.rest import Reply, call
 from tests.e2e.live_models import LiveModels
 from tests.e2e.server_process import ServerProcess, wait_until
+
+from servable import protos
 
 ALL = "model_version_policy { all {} }"
 
@@ -156,6 +160,27 @@ def test_labels_follow_the_file(server: ServerProcess, folder: Folder) -> None:
     folder.write(labels(stable=99))
     wait_until(lambda: "label to version 99 of model m" in server.stderr, "the label was refused")
     assert version_of("stable") == 5, "what is refused changes nothing"
+
+
+@pytest.mark.rule("config-2", "reload-2")
+def test_the_file_overrides_what_came_by_rpc(server: ServerProcess, folder: Folder) -> None:
+    folder.write(ALL)
+    label = "/v1/models/m/labels/stable/metadata"
+    wait_until(lambda: call(server.address, "GET", label).status == 400, "the file without labels was applied")
+    applied = "read again and applied"
+    before = server.stderr.count(applied)
+    request = protos.serving.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="n", base_path=str(folder.base))
+    with grpc.insecure_channel(server.address) as channel:
+        reload = channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
+        with contextlib.suppress(grpc.RpcError):  # the file may be looked at before the model is loaded
+            reload(request.SerializeToString(), timeout=10)
+    wait_until(lambda: server.stderr.count(applied) > before, "the file, which nobody wrote, was applied again")
+    wait_until(lambda: predict(server).status == 200, "the model of the file is back")
+    wait_until(
+        lambda: call(server.address, "POST", "/v1/models/n:predict", {"instances": [[2.0]]}).status == 404,
+        "the model that came by RPC is gone",
+    )
 
 
 @pytest.mark.rule("poll-2", "poll-3", "lookup-4")
