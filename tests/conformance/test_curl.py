@@ -42,9 +42,10 @@ def curl(*arguments: object, stdin: bytes = b"") -> list[Reply]:
     """Run curl and return a reply for each URL."""
     written = SEPARATOR + r"%{http_code} %{http_version} %{num_connects} %{content_type}\n"
     words = ("curl", "--silent", "--show-error", "--max-time", 15, "-w", written, *arguments)
-    done = run_tool(*words, stdin=stdin)
-    while done.returncode == STREAM_ERROR:
+    for _ in range(3):
         done = run_tool(*words, stdin=stdin)
+        if done.returncode != STREAM_ERROR:
+            break
     assert done.returncode == 0, done.stderr.decode()
     replies = []
     rest = done.stdout
