@@ -52,7 +52,9 @@ def main() -> None:
     found = list(comparisons(arguments))
     arguments.out.write_text(write_markdown(page(found)))
     for comparison in found:
-        arguments.out.with_name(f"{arguments.out.stem}-{comparison.model}.json").write_bytes(msgspec.json.encode(comparison))
+        arguments.out.with_name(f"{arguments.out.stem}-{comparison.model}.json").write_bytes(
+            msgspec.json.encode(comparison)
+        )
     print(f"written: {arguments.out}")
 
 
