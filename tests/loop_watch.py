@@ -46,9 +46,12 @@ def begin() -> None:
     _witness.late_s = 0.0
 
 
-def is_blocked(late_s: float, computing_s: float) -> bool:
-    """Tell whether a loop that was late, and computed so much of that time, is to blame for it."""
-    return computing_s > BLOCKED_S or late_s - _witness.late_s > BLOCKED_S
+def is_blocked(late_s: float, computing_s: float, starved_s: float = 0.0) -> bool:
+    """Tell whether a loop that was late, and computed so much of that time, is to blame for it.
+
+    ``starved_s`` is forgiven besides to a loop that did not compute.
+    """
+    return computing_s > BLOCKED_S or late_s - _witness.late_s > BLOCKED_S + starved_s
 
 
 class Watch:

@@ -20,6 +20,8 @@ from tests import loop_watch
 
 READY_WITHIN_S = 50.0
 ENDED_WITHIN_S = 15.0
+STARVED_S = 2.0
+"""What a disk may take for the files of a server that is started for the first time."""
 _SETTLED = re.compile(r"(ready|not every model is available) after")
 _BLOCKED = re.compile(r"the event loop was blocked for ([\d.]+) s, computing for ([\d.]+) s")
 _LISTENING = re.compile(r"listening on (\S+)")
@@ -210,7 +212,7 @@ def show_logs_of_servers(
     for server in list(_started):
         log = server.log_of_this_test(last=ended)
         for blocked in _BLOCKED.finditer(log) if ended and report.passed else ():
-            if loop_watch.is_blocked(float(blocked[1]), float(blocked[2])):
+            if loop_watch.is_blocked(float(blocked[1]), float(blocked[2]), STARVED_S):
                 report.outcome = "failed"
                 report.longrepr = f"{server}: {blocked[0]}"
         if report.failed:

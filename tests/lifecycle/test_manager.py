@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from servable.core.errors import Code, ServingError, internal, unavailable, unimplemented
 from servable.core.messages import ModelRef
 from servable.core.status import VersionState
+from servable.lifecycle import loading
 from servable.lifecycle.config import ManagerOptions, ModelConfig, Specific, Transition, VersionSpec
 
 START, LOADING, AVAILABLE, UNLOADING, END = VersionState
@@ -629,3 +631,27 @@ def test_stop_gives_up_on_a_handle_that_never_comes_back(run_lab, engine, caplog
         await lab.until(lambda: handle.model.closed)
 
     run_lab(body, ManagerOptions(poll_s=-1, drain_timeout_s=0.01))
+
+
+def test_a_load_that_comes_to_nothing_gets_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    if loading.loader_niceness() != loading.LOADER_NICENESS:
+        pytest.skip("this account may not lower a niceness: loads have their share from the start")
+    monkeypatch.setattr(loading, "PATIENCE_S", 0.05)
+    seen: list[tuple[int, int]] = []
+
+    def look() -> tuple[int, int]:
+        thread = threading.get_native_id()
+        return os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+
+    def job() -> None:
+        with loading.nice():
+            seen.append(look())
+            end = time.monotonic() + 10
+            while look() == seen[0] and time.monotonic() < end:
+                time.sleep(0.005)
+            seen.append(look())
+
+    worker = threading.Thread(target=job)
+    worker.start()
+    worker.join()
+    assert seen == [(os.SCHED_IDLE, 19), (os.SCHED_OTHER, 11)]

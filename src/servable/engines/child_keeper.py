@@ -21,6 +21,12 @@ log = logging.getLogger("servable.child")
 _News = str | Loaded | ServingError
 
 
+RESTART_PATIENCE_S = 5.0
+"""How long a process that starts again runs on what others leave over."""
+LASTING_NICENESS = 11
+"""Its niceness after that."""
+
+
 class Keeper:
     """One model's child through all its lives. ``turn`` is held by whoever calls the child or takes it apart.
 
@@ -102,12 +108,16 @@ class Keeper:
             process = ChildProcess(self._label, self._load.intra_op_threads)
         except OSError as error:
             return ServingError(Code.RESOURCE_EXHAUSTED, f"no process can be started for {self._label}: {error}")
+        impatience = threading.Timer(RESTART_PATIENCE_S, self._hurry, (process,))
         if self._serving:
             process.renice(self._niceness)  # it loads beside those who serve
+            impatience.daemon = True
+            impatience.start()
         watch = Watch(process, self._label, self._tell, lambda loaded: self._ready(process, loaded), self._memory_limit)
         with contextlib.suppress(BrokenPipeError):  # the watch finds out why
             process.channel.send(self._load)
         watch.until_end(self._wake, self.turn)
+        impatience.cancel()
         self._live = None
         process.bury()
         end = watch.conclude()
@@ -116,6 +126,12 @@ class Keeper:
             process.release()
         return end
 
+    def _hurry(self, process: ChildProcess) -> None:
+        """Give a process that is not back yet a share of a core that is never idle."""
+        process.renice(min(self._niceness, LASTING_NICENESS))
+        if self._live is process:
+            process.renice(_niceness_of_serving())
+
     def _tell(self, line: str) -> None:
         if not self._loaded_once:
             self._news.put(line)
@@ -123,11 +139,11 @@ class Keeper:
     def _ready(self, process: ChildProcess, loaded: Loaded) -> None:
         if self._loaded_once:
             log.info("the process of model %s is back", self._label)
-        if self._serving:
-            process.renice(_niceness_of_serving())
         # For calls between its end and the moment when it is known how that was.
         self._reason = f"the process of model {self._label} ended; it is being restarted"
         self._live = process
+        if self._serving:
+            process.renice(_niceness_of_serving())
         if not self._loaded_once:
             self._loaded_once = True
             self._news.put(loaded)

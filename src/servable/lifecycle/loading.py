@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import logging
 import os
 import sys
@@ -23,8 +24,13 @@ from servable.lifecycle.config import VersionSpec
 
 log = logging.getLogger("servable.lifecycle")
 
-LOADER_NICENESS = 11
-"""Near a tenth of a busy core: 19 would let a saturated server starve a load for ever. Not 10, which people use."""
+LOADER_NICENESS = 19
+"""Of loads where there is a way back, with the policy SCHED_IDLE: they run when nobody who serves wants to."""
+LASTING_NICENESS = 11
+"""Of loads where there is none, so that what a load leaves behind keeps it, and of those that come to nothing beside a
+server that is never idle: near a tenth of a busy core. Not 10, which people use."""
+PATIENCE_S = 20.0
+"""How long a load runs on what others leave over."""
 
 RETRYABLE = frozenset({
     Code.CANCELLED, Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.ABORTED, Code.UNAVAILABLE,
@@ -154,6 +160,28 @@ def _return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@functools.cache
+def loader_niceness() -> int:
+    """Return the niceness of loads. A way back needs a privilege (CAP_SYS_NICE) that a container may lack."""
+    allowed: list[bool] = []
+
+    def try_it() -> None:
+        thread = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(before + 1, LOADER_NICENESS))
+        with suppress(OSError):
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, thread, before)
+            allowed.append(True)
+
+    if sys.platform == "linux":  # elsewhere priorities belong to processes
+        probe = threading.Thread(target=try_it, name="niceness")
+        probe.start()
+        probe.join()
+    return LOADER_NICENESS if allowed else LASTING_NICENESS
+
+
 _nice_threads: set[int] = set()
 _nice_lock = threading.Lock()
 
@@ -166,12 +194,30 @@ def nice() -> Iterator[None]:
         _nice_threads.add(thread)
         if sys.platform == "linux":  # elsewhere priorities belong to processes
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, thread, LOADER_NICENESS)
+                os.setpriority(os.PRIO_PROCESS, thread, loader_niceness())
+                if loader_niceness() == LOADER_NICENESS:
+                    os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+    impatience = threading.Timer(PATIENCE_S, _hurry)
+    impatience.daemon = True
+    impatience.start()
     try:
         yield
     finally:
+        impatience.cancel()
         with _nice_lock:
             _nice_threads.discard(thread)
+
+
+def _hurry() -> None:
+    """Give loads, in this process and in those that it has started, a share of a core that is never idle."""
+    with suppress(OSError):
+        children = " ".join(each.read_text() for each in Path("/proc/self/task").glob("*/children"))
+        for process in ("self", *children.split()):
+            for task in [int(each.name) for each in Path(f"/proc/{process}/task").iterdir()]:
+                with suppress(ProcessLookupError):
+                    if os.sched_getscheduler(task) == os.SCHED_IDLE:
+                        os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+                        os.setpriority(os.PRIO_PROCESS, task, LASTING_NICENESS)
 
 
 def _free_from_niceness() -> None:
@@ -183,12 +229,14 @@ def _free_from_niceness() -> None:
     if sys.platform != "linux":
         return
     serving = os.getpriority(os.PRIO_PROCESS, os.getpid())
-    if serving >= LOADER_NICENESS:
+    niceness = loader_niceness()
+    if serving >= niceness:
         return
     with _nice_lock, suppress(OSError):
         for thread in [int(task.name) for task in Path("/proc/self/task").iterdir()]:
             with suppress(ProcessLookupError):
-                if thread not in _nice_threads and os.getpriority(os.PRIO_PROCESS, thread) == LOADER_NICENESS:
+                if thread not in _nice_threads and os.getpriority(os.PRIO_PROCESS, thread) == niceness:
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
                     os.setpriority(os.PRIO_PROCESS, thread, serving)
 
 
