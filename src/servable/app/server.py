@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -41,6 +42,7 @@ from servable.wire import tfserving_grpc as tfserving
 
 log = logging.getLogger("servable.app")
 
+SWITCH_INTERVAL_S = 0.0005
 RELOADED_WITHIN_S = 600.0
 """How long a client that reloads the configuration may wait for new models."""
 
@@ -164,6 +166,8 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+        # Another thread of this process that runs Python holds the loop up for as long as this.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def _watch_files(self, named: Sequence[ServedModel]) -> None:
         """Follow the files that may change while it runs. Models that were ``named`` otherwise stay beside a file's."""
