@@ -130,3 +130,17 @@ def _as_strings(array: Array) -> Array:
         else:
             raise TypeError(f"a string tensor holds text or bytes, but element {index} is {type(item).__name__}")
     return strings
+
+
+def close(found: Array, expected: Array, rtol: float, atol: float) -> bool:
+    """Return whether shapes are equal and values are: ``|found - expected| <= atol + rtol * |expected|``, NaN as NaN.
+
+    Strings, integers and booleans must be the same.
+    """
+    if found.shape != expected.shape:
+        return False
+    exact = found.dtype.kind in "biu" and expected.dtype.kind in "biu"
+    if exact or found.dtype.hasobject or expected.dtype.hasobject:
+        return bool(np.array_equal(found, expected))
+    wide = np.complex128 if "c" in found.dtype.kind + expected.dtype.kind else np.float64
+    return bool(np.allclose(found.astype(wide), expected.astype(wide), rtol, atol, equal_nan=True))

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from servable.core.errors import ServingError
-from servable.core.tensors import Array
+from servable.core.tensors import close
 from servable.lab.exchange import Fault, Prepared, Tensors, Wire
 from servable.lab.links import Outcome, fault_of
 from servable.lab.recorder import Recorder
@@ -96,17 +94,7 @@ def agrees(outputs: Tensors | bytes, expected: Tensors | bytes, tolerance: Toler
     """Return whether an answer is the expected one. Outputs that nobody expects may be there."""
     if isinstance(expected, bytes) or isinstance(outputs, bytes):
         return outputs == expected
-    return all(name in outputs and _close(outputs[name], array, tolerance) for name, array in expected.items())
-
-
-def _close(found: Array, expected: Array, tolerance: Tolerance) -> bool:
-    if found.shape != expected.shape:
-        return False
-    if found.dtype.hasobject or expected.dtype.hasobject:
-        return bool(np.array_equal(found, expected))
-    if expected.dtype.kind in "biu" and found.dtype.kind in "biu":
-        return bool(np.array_equal(found, expected))
-    wide = np.complex128 if "c" in found.dtype.kind + expected.dtype.kind else np.float64
-    return bool(
-        np.allclose(found.astype(wide), expected.astype(wide), rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+    return all(
+        name in outputs and close(outputs[name], array, tolerance.rtol, tolerance.atol)
+        for name, array in expected.items()
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from servable.core.errors import ServingError
 from servable.core.signatures import Signature, TensorSpec
-from servable.core.tensors import BOOL, COMPLEX64, COMPLEX128, STRING, Array
+from servable.core.tensors import BOOL, COMPLEX64, COMPLEX128, STRING, Array, close
 from servable.engines.base import Model
 
 log = logging.getLogger("servable.lifecycle")
@@ -190,14 +190,7 @@ def _difference_of_texts(model: Model, signature: Signature, free_size: int) -> 
 
 
 def _close(left: Array, right: Array) -> bool:
-    if left.shape != right.shape:
-        return False
-    if left.dtype.hasobject or left.dtype.kind in "biu":
-        return bool(np.array_equal(left, right))
-    wide = np.complex128 if left.dtype.kind == "c" else np.float64
-    return bool(
-        np.allclose(left.astype(wide), right.astype(wide), RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE, equal_nan=True)
-    )
+    return close(left, right, RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE)
 
 
 def _run_sizes(

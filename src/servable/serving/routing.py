@@ -10,11 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-import numpy as np
-
 from servable.core.errors import Code, ServingError
 from servable.core.messages import InferRequest, InferResponse, ModelRef, Reply
-from servable.core.tensors import Array
+from servable.core.tensors import Array, close
 from servable.serving.canary import Canary, CanaryOptions, Outcome
 
 log = logging.getLogger("servable.serving")
@@ -141,13 +139,7 @@ def agree(answer: Mapping[str, Array], shadow: Mapping[str, Array], options: Can
     """Return whether two answers are the same within the tolerance; strings and integers exactly."""
     if answer.keys() != shadow.keys():
         return False
-    return all(_close(array, shadow[name], options) for name, array in answer.items())
-
-
-def _close(left: Array, right: Array, options: CanaryOptions) -> bool:
-    if left.shape != right.shape or left.dtype != right.dtype:
-        return False
-    if left.dtype.hasobject or left.dtype.kind in "biu":
-        return bool(np.array_equal(left, right))
-    wide = np.complex128 if left.dtype.kind == "c" else np.float64
-    return bool(np.allclose(right.astype(wide), left.astype(wide), options.rtol, options.atol, equal_nan=True))
+    return all(
+        array.dtype == shadow[name].dtype and close(shadow[name], array, options.rtol, options.atol)
+        for name, array in answer.items()
+    )
