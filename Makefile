@@ -4,8 +4,9 @@ BIN := .venv/bin
 PLAIN := .venv-plain
 PIP := -m pip install -q --disable-pip-version-check
 DEMO_MODELS ?= build/demo-models
+TORCH ?= torch==2.13.0
 
-.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench fuzz attack soak reload-soak clean
+.PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench fuzz attack soak reload-soak compare forge-matrix clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -52,6 +53,13 @@ soak: .venv/.complete ## 10 000 requests must leave memory as it was
 reload-soak: .venv/.complete ## changes under load must fail nothing; writes docs/benchmarks/reload_soak.md
 	$(BIN)/python -m bench.reload_soak
 
+compare: .venv/.complete ## ours beside every peer that runs here; writes docs/benchmarks/comparison.md (half an hour)
+	$(BIN)/servable bench peers install
+	$(BIN)/python -m bench.comparison
+
+forge-matrix: .venv/.complete ## every model through every step in every engine; writes docs/benchmarks/forge_matrix.md
+	$(BIN)/python -m bench.forge_matrix
+
 conformance-tools: ## install the foreign clients that tests/conformance drives (needs root for the first line)
 	command -v h2load wrk nghttp curl >/dev/null || { apt-get update -qq && apt-get install -y -qq nghttp2-client wrk curl; }
 	cd tests/conformance/node && npm install --silent --no-audit --no-fund
@@ -61,9 +69,12 @@ conformance-tools: ## install the foreign clients that tests/conformance drives 
 	$(BIN)/python $(PIP) -e '.[zoo]'
 	touch $@
 
+# torch first, and pinned: what asks for it later would take the newest one with all that a GPU needs. Where wheels for
+# CPUs have an index of their own: make test TORCH='torch --index-url https://download.pytorch.org/whl/cpu'.
 # tensorflow-serving-api asks for the large TensorFlow package by name: take it without its dependencies.
 .venv/.complete: .venv/.core
-	$(BIN)/python $(PIP) -e '.[tensorflow,zoo,preprocess,lab,test]'
+	$(BIN)/python $(PIP) $(TORCH)
+	$(BIN)/python $(PIP) -e '.[tensorflow,litert,torch,forge,zoo,preprocess,lab,test]'
 	$(BIN)/python $(PIP) --no-deps tensorflow-serving-api
 	touch $@
 

@@ -27,6 +27,10 @@ ALLOWED: dict[str, set[str]] = {
     "zoo": {"core"},
     "report": {"core"},
     "lab": {"core", "protos", "client", "wire", "transport", "report", "zoo"},
+    "forge": {
+        "core", "protos", "engines", "lifecycle.intake", "lifecycle.layout", "report", "zoo",
+        "lab.sources", "lab.synthesis", "lab.statistics", "lab.machine",
+    },
     "settings": {
         "core", "protos", "lifecycle.config", "lifecycle.manager", "lifecycle.warmup", "serving.plans",
         "serving.batching_parameters", "serving.canary", "observe.log_options",

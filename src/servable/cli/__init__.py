@@ -14,6 +14,7 @@ COMMANDS = {
     "serve": ("servable.cli.serve", "serve models over gRPC and REST"),
     "inspect": ("servable.cli.inspect", "show the signatures of an artifact or a served model"),
     "predict": ("servable.cli.predict", "call an artifact or a served model"),
+    "verify": ("servable.cli.verify", "compare the answers of two artifacts"),
     "status": ("servable.cli.status", "show what a running server has loaded"),
     "bench": ("servable.cli.bench", "measure a server with verified answers; compare servers and results"),
     "doctor": ("servable.cli.doctor", "say whether a server would work here, and what to mend"),

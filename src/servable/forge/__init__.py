@@ -1,0 +1,1 @@
+"""Artifact to artifact: export, convert, freeze, quantize, compress, tune; each step verified against its source."""

@@ -1,0 +1,7 @@
+"""Freezing and folding: the steps there are."""
+
+from __future__ import annotations
+
+from servable.forge.steps import Step
+
+STEPS: tuple[Step, ...] = ()

@@ -1,0 +1,339 @@
+"""One step from start to end: made in a scratch folder by a worker, compared with its source, published by a rename.
+
+Nothing appears under the final name before the comparison was passed: not after Ctrl-C, a kill, or on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from servable.core.errors import Code, ServingError, failed_precondition, internal
+from servable.core.signatures import Signature
+from servable.engines.base import Artifact, EngineOptions, Model
+from servable.engines.plan import artifact_of_file, choose, find_artifact, load
+from servable.forge import arrays
+from servable.forge.artifacts import MAIN_FILES, bytes_of, copy_companions, destination
+from servable.forge.samples import Samples, made_up
+from servable.forge.steps import Facts, Step, Task, check_step
+from servable.forge.verify import BATCHES, Question, Tolerance, Verdict, answers, compare, questions
+from servable.forge.worker import run_apart
+from servable.lifecycle.intake import publish
+from servable.lifecycle.layout import file_error
+
+Report = Callable[[str], None]
+
+SCRATCH: Final = ".forge"
+QUESTION_ROWS: Final = 16
+"""How many rows are made up to compare with."""
+CALIBRATION_ROWS: Final = 64
+
+
+class NotVerifiedError(ServingError):
+    """What a step made does not answer as its source does; it was thrown away."""
+
+    def __init__(self, step: str, verdict: Verdict, facts: Facts) -> None:
+        more = f" (and {len(verdict.faults) - 1} more)" if len(verdict.faults) > 1 else ""
+        super().__init__(
+            Code.DATA_LOSS, f"{step}: the result does not answer as its source does: {verdict.faults[0]}{more}"
+        )
+        self.verdict = verdict
+        self.facts = facts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A step that is done. ``calibration`` says where its inputs came from, "" if it needed none."""
+
+    step: str
+    artifact: Artifact
+    facts: Facts
+    verdict: Verdict
+    seconds: float
+    bytes_before: int
+    bytes_after: int
+    calibration: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "step": self.step,
+            "artifact": str(self.artifact.path),
+            "kind": self.artifact.kind,
+            "seconds": self.seconds,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "calibration": self.calibration,
+            "facts": self.facts,
+            "verdict": self.verdict.as_json(),
+        }
+
+
+def perform(
+    step: Step,
+    source: Artifact,
+    final: Path,
+    *,
+    data: Samples | None = None,
+    options: Mapping[str, Any] | None = None,
+    tolerance: Tolerance | None = None,
+    engine: str | None = None,
+    batches: Sequence[int] = BATCHES,
+    report: Report = lambda _line: None,
+) -> Outcome:
+    """Do one step and return what came of it; ``final`` is a folder or file as ``destination`` reads it.
+
+    ``data`` calibrates a step that wants it, and is what both models are compared on; without it inputs are made up.
+    ``engine`` is the one that the result is verified with; by default the one that would serve it. Raises
+    ``NotVerifiedError`` if it answers differently, else what went wrong in the step.
+    """
+    check_step(step, source)
+    place = destination(final, step.writes)
+    began = time.monotonic()
+    with scratch_beside(place) as scratch:
+        target = scratch / "version"
+        target.mkdir()
+        copy_companions(source, target)
+        reference = None if step.reference else open_model(source)
+        try:
+            calibration = _calibration(step, reference, data, report)
+            report(f"{step.name}: {step.summary}")
+            facts = _apply(step, source, target, scratch, calibration, options or {}, report)
+            made = _made(step, target)
+            report(f"{step.name}: comparing with the source")
+            verdict = _verify(
+                step, source, reference, made, data, scratch, tolerance or step.tolerance, engine, batches, facts, options
+            )
+        finally:
+            if reference is not None:
+                reference.close()
+        if not verdict.ok:
+            raise NotVerifiedError(step.name, verdict, facts)
+        artifact = _publish(step, made, target, place)
+    return Outcome(
+        step.name,
+        artifact,
+        facts,
+        verdict,
+        time.monotonic() - began,
+        _size(source),
+        bytes_of(artifact),
+        calibration.origin if calibration is not None else "",
+    )
+
+
+def open_model(artifact: Artifact, engine: str | None = None, **options: Any) -> Model:
+    """Load an artifact as the server would: its engine, f32, isolated where the engine wants it."""
+    return load(choose(artifact, engine), artifact, EngineOptions(allow_python=True, **options))
+
+
+def apply(
+    function: str, source: list[str], target: str, samples: str, options: Mapping[str, Any], report: Report
+) -> Facts:
+    """Run a step's function; called in the worker. ``source`` is kind and path."""
+    import importlib
+
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    task = Task(arrays.load(Path(samples)) if samples else (), options, report)
+    facts: Facts = found(Artifact(source[0], Path(source[1])), Path(target), task)
+    return facts
+
+
+def refer(function: str, source: list[str], asked: str, answered: str, options: Mapping[str, Any], report: Report) -> None:
+    """Compute what a source that no engine loads answers; called in the worker."""
+    import importlib
+
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    report("computing what the source answers")
+    arrays.save(Path(answered), found(Artifact(source[0], Path(source[1])), arrays.load(Path(asked)), options))
+
+
+@contextlib.contextmanager
+def scratch_beside(place: Path) -> Iterator[Path]:
+    """Give a hidden folder on the same file system as ``place``, and remove it in the end, also on SIGTERM.
+
+    What processes that were killed have left there goes too.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(place.parent)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}-{os.getpid()}-", dir=place.parent))
+    except OSError as error:
+        raise file_error(error, place.parent) from None
+    with _orderly_end():
+        try:
+            yield scratch
+        except OSError as error:
+            raise file_error(error, Path(error.filename or place)) from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f"{SCRATCH}-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _calibration(step: Step, reference: Model | None, data: Samples | None, report: Report) -> Samples | None:
+    if not step.calibrated:
+        return None
+    if data is not None:
+        return data
+    if reference is None:
+        raise failed_precondition(f"{step.name} needs data to calibrate with: --data FILE")
+    signature = next(iter(reference.signatures.values()))
+    report(
+        f"{step.name}: NO DATA WAS GIVEN. It is calibrated with inputs made up from the signature, "
+        "so its accuracy on real inputs is unknown; give some with --data"
+    )
+    return made_up(signature, CALIBRATION_ROWS)
+
+
+def _apply(
+    step: Step,
+    source: Artifact,
+    target: Path,
+    scratch: Path,
+    calibration: Samples | None,
+    options: Mapping[str, Any],
+    report: Report,
+) -> Facts:
+    samples = scratch / "samples.npz"
+    if calibration is not None:
+        arrays.save(samples, calibration.batches(1))
+    facts: Facts = run_apart(
+        "servable.forge.workshop:apply",
+        {
+            "function": step.function,
+            "source": [source.kind, str(source.path.absolute())],
+            "target": str(target.absolute()),
+            "samples": str(samples.absolute()) if calibration is not None else "",
+            "options": dict(options),
+        },
+        report,
+    )
+    return facts
+
+
+def _made(step: Step, target: Path) -> Artifact:
+    made = find_artifact(target)
+    if made.kind != step.writes:
+        raise internal(f"{step.name} was to make {step.writes} and made {made.kind}")
+    return made
+
+
+def _verify(
+    step: Step,
+    source: Artifact,
+    reference: Model | None,
+    made: Artifact,
+    data: Samples | None,
+    scratch: Path,
+    tolerance: Tolerance,
+    engine: str | None,
+    batches: Sequence[int],
+    facts: Facts,
+    options: Mapping[str, Any] | None,
+) -> Verdict:
+    candidate = open_model(made, engine)
+    try:
+        renamed: Mapping[str, str] = facts.get("signatures", {})
+        signatures = candidate.signatures if reference is None else reference.signatures
+        wanted = [one for one in signatures.values() if not renamed or one.name in renamed]
+        if reference is not None and not renamed and len(candidate.signatures) == len(signatures):
+            wanted = [one for one in wanted if one.name in candidate.signatures or len(signatures) == 1]
+        asked = [
+            question for one in wanted for question in questions(_narrow(one, candidate, renamed), _rows(one, data), batches)
+        ]
+        if not asked:
+            raise internal(f"{step.name}: there is no signature to compare")
+        expected = (
+            _referred(step, source, asked, scratch, options or {}) if reference is None else answers(reference, asked)
+        )
+        return compare(asked, expected, answers(candidate, asked, renamed), tolerance)
+    finally:
+        candidate.close()
+
+
+def _narrow(signature: Signature, candidate: Model, renamed: Mapping[str, str]) -> Signature:
+    """Return the signature as it is asked: of the two, the one whose batch is fixed, under the reference's name."""
+    from dataclasses import replace
+
+    found = candidate.signatures.get(renamed.get(signature.name, signature.name))
+    if found is None or any(name not in found.inputs for name in signature.inputs):
+        return signature
+    fixes = any(spec.shape and spec.shape[0] is not None for spec in found.inputs.values())
+    return replace(signature, inputs=found.inputs) if fixes else signature
+
+
+def _rows(signature: Signature, data: Samples | None) -> Samples:
+    if data is not None and set(signature.inputs) - set(signature.defaults) <= set(data.rows):
+        return data
+    return made_up(signature, QUESTION_ROWS)
+
+
+def _referred(
+    step: Step, source: Artifact, asked: Sequence[Question], scratch: Path, options: Mapping[str, Any]
+) -> list[arrays.Tensors]:
+    written, answered = scratch / "asked.npz", scratch / "answered.npz"
+    arrays.save(written, [question.inputs for question in asked])
+    run_apart(
+        "servable.forge.workshop:refer",
+        {
+            "function": step.reference,
+            "source": [source.kind, str(source.path.absolute())],
+            "asked": str(written.absolute()),
+            "answered": str(answered.absolute()),
+            "options": dict(options),
+        },
+    )
+    return list(arrays.load(answered))
+
+
+def _publish(step: Step, made: Artifact, target: Path, place: Path) -> Artifact:
+    if not place.suffix:
+        return find_artifact(publish(target, place.parent, int(place.name)))
+    sidecar = target / "servable.toml"
+    if sidecar.exists() and "[signatures" in sidecar.read_text():
+        raise failed_precondition(
+            f"{step.name}: {place.name} alone cannot hold the model's signatures; give a folder, "
+            f"where {sidecar.name} goes beside it"
+        )
+    beside = [found for found in target.iterdir() if found.name.startswith(Path(MAIN_FILES[step.writes]).stem + ".")]
+    for found in sorted(beside, key=lambda one: one == made.path):  # the main file last: it is what makes a model
+        found.rename(place.with_name(place.stem + found.name.removeprefix(made.path.stem)))
+    return artifact_of_file(place)
+
+
+def _size(source: Artifact) -> int:
+    return bytes_of(source) if source.path.exists() else 0

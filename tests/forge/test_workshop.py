@@ -1,0 +1,199 @@
+"""A step appears under its final name when it was verified, or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servable import zoo
+from servable.core.errors import Code, ServingError
+from servable.engines.base import Artifact
+from servable.forge.artifacts import find_source
+from servable.forge.samples import Samples
+from servable.forge.steps import Step, check_step
+from servable.forge.verify import EXACT, Tolerance
+from servable.forge.workshop import NotVerifiedError, Outcome, perform
+
+
+def step(function: str, **changes: object) -> Step:
+    fields = {
+        "name": function,
+        "summary": "a step of the tests",
+        "reads": frozenset({"onnx"}),
+        "writes": "onnx",
+        "function": f"tests.forge.seam_steps:{function}",
+        **changes,
+    }
+    return Step(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Artifact:
+    return find_source(zoo.build("half_plus_two", tmp_path / "zoo"))
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(found.name for found in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_step_publishes_the_next_version_with_its_companions(source: Artifact, tmp_path: Path) -> None:
+    (source.path.parent / "labels.txt").write_text("one\n")
+    lines: list[str] = []
+
+    first = perform(step("copied"), source, tmp_path / "out", options={"a": 1}, report=lines.append)
+    second = perform(step("copied"), source, tmp_path / "out")
+
+    assert isinstance(first, Outcome)
+    assert first.artifact.path == tmp_path / "out" / "1" / "model.onnx"
+    assert second.artifact.path == tmp_path / "out" / "2" / "model.onnx"
+    assert (tmp_path / "out" / "1" / "labels.txt").read_text() == "one\n"
+    assert first.facts["options"] == {"a": 1}
+    assert first.verdict.ok
+    assert first.verdict.max_abs == 0
+    assert {one.rows for one in first.verdict.differences} == {1, 2, 7}
+    assert first.bytes_after == first.artifact.path.stat().st_size
+    assert "copying with 0 samples" in lines
+    assert left(tmp_path / "out") == ["1", "2"]
+
+
+def test_a_step_publishes_one_file(source: Artifact, tmp_path: Path) -> None:
+    outcome = perform(step("copied"), source, tmp_path / "small.onnx")
+
+    assert outcome.artifact.path == tmp_path / "small.onnx"
+    assert left(tmp_path) == ["small.onnx", "zoo"]
+
+
+def test_nothing_is_overwritten(source: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "small.onnx").write_text("mine")
+    with pytest.raises(ServingError, match="is there already") as caught:
+        perform(step("copied"), source, tmp_path / "small.onnx")
+    assert caught.value.code is Code.ALREADY_EXISTS
+    assert (tmp_path / "small.onnx").read_text() == "mine"
+
+
+def test_what_answers_differently_is_not_kept(source: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(NotVerifiedError, match="spoiled: the result does not answer as its source does") as caught:
+        perform(step("spoiled"), source, tmp_path / "out")
+    assert not caught.value.verdict.ok
+    assert caught.value.verdict.max_abs > 0.1
+    assert left(tmp_path / "out") == []
+
+
+def test_a_tolerance_decides(source: Artifact, tmp_path: Path) -> None:
+    loose = Tolerance(rtol=None, atol=None, relative=0.9)
+    outcome = perform(step("spoiled"), source, tmp_path / "out", options={"factor": 1.2}, tolerance=loose)
+    assert outcome.verdict.ok
+    with pytest.raises(NotVerifiedError):
+        perform(step("spoiled"), source, tmp_path / "out", options={"factor": 1.2}, tolerance=EXACT)
+    assert left(tmp_path / "out") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "text"),
+    [
+        ("refused", Code.FAILED_PRECONDITION, "DecodeJpeg stands in the way; split"),
+        ("raised", Code.INTERNAL, "ValueError: a framework's own words"),
+        ("crashed", Code.INTERNAL, "SIGABRT.*the last words"),
+        ("full", Code.FAILED_PRECONDITION, "No space left on device"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_leaves_nothing(
+    source: Artifact, tmp_path: Path, function: str, code: Code, text: str
+) -> None:
+    with pytest.raises(ServingError, match=text) as caught:
+        perform(step(function), source, tmp_path / "out")
+    assert caught.value.code is code
+    assert "\n" not in caught.value.message
+    assert left(tmp_path / "out") == []
+
+
+HANG = """
+import sys
+from pathlib import Path
+from servable.forge.artifacts import find_source
+from servable.forge.steps import Step
+from servable.forge.workshop import perform
+hung = Step("hung", "hangs", frozenset({"onnx"}), "onnx", "tests.forge.seam_steps:hung")
+try:
+    perform(hung, find_source(Path(sys.argv[1])), Path(sys.argv[2]), report=lambda line: print(line, flush=True))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def gone(pid: int) -> bool:
+    """Return whether a process has ended; one that nobody has waited for yet has, too."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_end_from_outside_leaves_no_artifact_and_no_process(
+    source: Artifact, tmp_path: Path, ending: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HANG, str(source.path), str(out)], stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        line = next(line for line in running.stdout if line.startswith("hangs"))
+        pids = [int(word) for word in line.split()[1:]]
+        running.send_signal(ending)
+        said = running.stdout.read()
+        running.wait()
+    assert ("interrupted" in said) == (ending is not signal.SIGKILL)
+    assert "1" not in left(out)
+    worker, grandchild = pids
+    deadline = os.times().elapsed + 10
+    while not gone(worker) and os.times().elapsed < deadline:
+        pass
+    assert gone(worker)
+    if ending is signal.SIGKILL:  # the kernel tells the worker of it, and nobody the worker's own children
+        os.kill(grandchild, signal.SIGKILL)
+        perform(step("copied"), source, out)  # sweeps what was left
+        assert left(out) == ["1"]
+    else:
+        while not gone(grandchild) and os.times().elapsed < deadline:
+            pass
+        assert gone(grandchild)
+        assert left(out) == []
+
+
+def test_calibration_takes_the_data_or_says_loudly_that_it_is_made_up(source: Artifact, tmp_path: Path) -> None:
+    lines: list[str] = []
+    made = perform(step("copied", calibrated=True), source, tmp_path / "out", report=lines.append)
+    assert made.calibration == "made up from the signature"
+    assert any("NO DATA WAS GIVEN" in line for line in lines)
+
+    rows = {"x": np.linspace(-3, 3, 20, dtype=np.float32)[:, None]}
+    lines.clear()
+    given = perform(
+        step("copied", calibrated=True), source, tmp_path / "out", data=Samples(rows, "rows.npz"), report=lines.append
+    )
+    assert given.calibration == "rows.npz"
+    assert given.facts["rows"] == 20
+    assert not any("NO DATA" in line for line in lines)
+
+
+def test_a_source_that_no_engine_loads_is_compared_by_its_reference(tmp_path: Path) -> None:
+    source = Artifact("keras", tmp_path / "model.keras")
+    source.path.write_bytes(b"layers")
+    double = step("double", reads=frozenset({"keras"}), reference="tests.forge.seam_steps:doubled")
+
+    assert perform(double, source, tmp_path / "out").verdict.ok
+    with pytest.raises(NotVerifiedError):
+        perform(double, source, tmp_path / "out", options={"factor": 3})
+
+
+def test_a_step_of_another_kind_or_without_its_package_is_refused(source: Artifact) -> None:
+    with pytest.raises(ServingError, match="copied does not read onnx .*; it reads openvino"):
+        check_step(step("copied", reads=frozenset({"openvino"})), source)
+    with pytest.raises(ServingError, match="copied needs no_such_package: pip install 'servable\\[forge\\]'"):
+        check_step(step("copied", needs={"no_such_package": "servable[forge]"}), source)
