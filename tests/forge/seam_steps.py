@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from servable.core.errors import failed_precondition
 from servable.engines.base import Artifact
 from servable.forge.arrays import Tensors
@@ -83,5 +84,7 @@ def double(source: Artifact, target: Path, task: Task) -> Facts:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
         [factor],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), target / "model.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), target / "model.onnx"
+    )
     return {}

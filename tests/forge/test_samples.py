@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
 from servable.core.errors import ServingError
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT64
 from servable.forge.samples import Samples, accuracy, agreement, made_up

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servable import zoo
+
 from servable.core.errors import Code, ServingError
 from servable.engines.base import Artifact
 from servable.forge.artifacts import find_source
@@ -18,6 +18,7 @@ from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
 from servable.forge.verify import EXACT, Tolerance
 from servable.forge.workshop import NotVerifiedError, Outcome, perform
+from servable.zoo import catalog as zoo
 
 
 def step(function: str, **changes: object) -> Step:
@@ -193,7 +194,7 @@ def test_a_source_that_no_engine_loads_is_compared_by_its_reference(tmp_path: Pa
 
 
 def test_a_step_of_another_kind_or_without_its_package_is_refused(source: Artifact) -> None:
-    with pytest.raises(ServingError, match="copied does not read onnx .*; it reads openvino"):
+    with pytest.raises(ServingError, match=r"copied does not read onnx .*; it reads openvino"):
         check_step(step("copied", reads=frozenset({"openvino"})), source)
-    with pytest.raises(ServingError, match="copied needs no_such_package: pip install 'servable\\[forge\\]'"):
+    with pytest.raises(ServingError, match=r"copied needs no_such_package: pip install 'servable\[forge\]'"):
         check_step(step("copied", needs={"no_such_package": "servable[forge]"}), source)

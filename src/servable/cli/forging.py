@@ -38,7 +38,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="inputs: .npz, .npy, JSON, a folder of images, a request log"
     )
-    parser.add_argument("--samples", type=int, default=512, metavar="N", help="rows to take of it; default: %(default)s")
+    parser.add_argument(
+        "--samples", type=int, default=512, metavar="N", help="rows to take of it; default: %(default)s"
+    )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
                 from servable.core.errors import invalid_argument
 
                 there = ", ".join(reference.signatures)
-                raise invalid_argument(f"{arguments.source} has no signature {arguments.signature!r}; there are {there}")
+                raise invalid_argument(
+                    f"{arguments.source} has no signature {arguments.signature!r}; there are {there}"
+                )
             renamed = {arguments.signature: arguments.renamed} if arguments.signature and arguments.renamed else {}
             verdict = compare(asked, answers(reference, asked), answers(candidate, asked, renamed), tolerance)
         finally:

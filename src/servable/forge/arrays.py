@@ -45,7 +45,9 @@ def load(path: Path) -> list[dict[str, Array]]:
                 flat = np.empty(int(np.prod(shape)), dtype=object)
                 ends = np.cumsum(entries[f"lengths|{key}"])
                 blob = entries[key].tobytes()
-                flat[:] = [blob[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)] if len(ends) else []
+                flat[:] = (
+                    [blob[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)] if len(ends) else []
+                )
                 batches[int(number)][name] = flat.reshape(shape)
             else:
                 flat = np.frombuffer(entries[key].tobytes(), dtype_named(dtype).numpy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ MAIN_FILES: Final[Mapping[str, str]] = MappingProxyType(
 """Kind of artifact -> the file of a version's folder that it is found by."""
 SOURCES: Final[Mapping[str, str]] = MappingProxyType({".keras": "keras", ".h5": "keras"})
 """Suffix -> kind of what no engine serves, but steps read."""
+CODE: Final = re.compile(r"(?P<place>.+):(?P<function>[A-Za-z_]\w*)")
+"""``file.py:function`` or ``module:function``: what builds a model, for which a checkpoint may have the weights."""
 COMPANIONS: Final = (SETTINGS_FILE, TRANSFORM_FILE, "labels.txt", "assets.extra")
 """What lies beside an artifact and belongs to every form of it."""
 
@@ -40,6 +43,8 @@ def find_source(path: Path, version: int | None = None) -> Artifact:
     """
     if path.suffix in SOURCES and path.exists():
         return Artifact(SOURCES[path.suffix], path)
+    if CODE.fullmatch(path.name) and not path.exists():
+        return Artifact("checkpoint", path)
     if path.is_dir() and not _is_version(path):
         versions = list_versions(path).versions
         if versions:
@@ -57,7 +62,7 @@ def folder_of(artifact: Artifact) -> Path:
 
 def copy_companions(source: Artifact, target: Path) -> None:
     """Copy settings, transform, labels and assets of a version; a file that was named by itself has none."""
-    if source.path.is_file() and source.path.name not in MAIN_FILES.values():
+    if source.kind not in MAIN_FILES or (source.path.is_file() and source.path.name not in MAIN_FILES.values()):
         return
     folder = folder_of(source)
     for name in COMPANIONS:

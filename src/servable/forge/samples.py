@@ -60,9 +60,7 @@ def made_up(
     free_size: int = FREE_SIZE,
 ) -> Samples:
     """Return seeded rows of the types and shapes of a signature; ``shapes`` are of one row, for free dimensions."""
-    wanted = Wanted(
-        batch=rows, samples=1, seed=seed, shapes=shapes or {}, ranges=ranges or {}, free_size=free_size
-    )
+    wanted = Wanted(batch=rows, samples=1, seed=seed, shapes=shapes or {}, ranges=ranges or {}, free_size=free_size)
     (sample,) = synthesise(signature, wanted)
     return Samples(sample.inputs, "made up from the signature", made_up=True)
 
@@ -128,7 +126,7 @@ def top(scores: Array) -> Array | None:
 
 
 def accuracy(outputs: Sequence[Array], labels: Array) -> float | None:
-    """Return the share of rows whose class is the label: of batches in order. One column is a probability of class 1."""
+    """Return the share of rows whose class is the label, of batches in order. One column is a probability of 1."""
     scores = np.concatenate(list(outputs))
     if scores.ndim == 2 and scores.shape[1] == 1:
         found: Array | None = (scores[:, 0] >= 0.5).astype(np.int64)

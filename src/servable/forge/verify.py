@@ -227,9 +227,7 @@ def _signature(model: Model, wanted: str, renamed: Mapping[str, str]) -> Signatu
 def _difference(question: Question, name: str, right: Array, answer: Array, tolerance: Tolerance) -> Difference:
     def result(max_abs: float, relative: float, cosine: float | None, nan: str, fault: str) -> Difference:
         share = agreement(right, answer) if right.shape == answer.shape else None
-        return Difference(
-            question.signature, name, question.rows, max_abs, relative, cosine, share, nan, fault
-        )
+        return Difference(question.signature, name, question.rows, max_abs, relative, cosine, share, nan, fault)
 
     if right.shape != answer.shape:
         fault = f"shape {list(answer.shape)}, expected {list(right.shape)}"

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,12 +88,14 @@ def perform(
     tolerance: Tolerance | None = None,
     engine: str | None = None,
     batches: Sequence[int] = BATCHES,
+    judge: Callable[[Artifact], Sequence[str]] = lambda _made: (),
     report: Report = lambda _line: None,
 ) -> Outcome:
     """Do one step and return what came of it; ``final`` is a folder or file as ``destination`` reads it.
 
     ``data`` calibrates a step that wants it, and is what both models are compared on; without it inputs are made up.
-    ``engine`` is the one that the result is verified with; by default the one that would serve it. Raises
+    ``engine`` is the one that the result is verified with; by default the one that would serve it. ``judge`` sees what
+    was made before it is published, and returns what it finds wrong with it. Raises
     ``NotVerifiedError`` if it answers differently, else what went wrong in the step.
     """
     check_step(step, source)
@@ -111,11 +113,23 @@ def perform(
             made = _made(step, target)
             report(f"{step.name}: comparing with the source")
             verdict = _verify(
-                step, source, reference, made, data, scratch, tolerance or step.tolerance, engine, batches, facts, options
+                step,
+                source,
+                reference,
+                made,
+                data,
+                scratch,
+                tolerance or step.tolerance,
+                engine,
+                batches,
+                facts,
+                options,
             )
         finally:
             if reference is not None:
                 reference.close()
+        if verdict.ok:
+            verdict = replace(verdict, faults=tuple(judge(made)))
         if not verdict.ok:
             raise NotVerifiedError(step.name, verdict, facts)
         artifact = _publish(step, made, target, place)
@@ -149,7 +163,9 @@ def apply(
     return facts
 
 
-def refer(function: str, source: list[str], asked: str, answered: str, options: Mapping[str, Any], report: Report) -> None:
+def refer(
+    function: str, source: list[str], asked: str, answered: str, options: Mapping[str, Any], report: Report
+) -> None:
     """Compute what a source that no engine loads answers; called in the worker."""
     import importlib
 
@@ -273,7 +289,9 @@ def _verify(
         if reference is not None and not renamed and len(candidate.signatures) == len(signatures):
             wanted = [one for one in wanted if one.name in candidate.signatures or len(signatures) == 1]
         asked = [
-            question for one in wanted for question in questions(_narrow(one, candidate, renamed), _rows(one, data), batches)
+            question
+            for one in wanted
+            for question in questions(_narrow(one, candidate, renamed), _rows(one, data), batches)
         ]
         if not asked:
             raise internal(f"{step.name}: there is no signature to compare")
