@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from servable.core.errors import not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
-from servable.zoo import corpus, image_tf, sentiment
+from servable.zoo import image_tf, keras_builders
 from servable.zoo import weights as w
 from servable.zoo.frameworks import check_backend, tensorflow_and_keras
+
+_KERAS = frozenset({"lstm_tokens", "sentiment", "text_cnn_small"})
 
 
 def write_saved_model(name: str, signature: Signature, weights: w.Weights, directory: Path) -> None:
@@ -23,9 +26,27 @@ def write_saved_model(name: str, signature: Signature, weights: w.Weights, direc
     }
     if name in _KERAS:
         check_backend(keras, f"building {name} as a SavedModel")
-        _export_keras(keras, _KERAS[name](keras, weights), signature, specs, directory)
+        _export_keras(keras, keras_builders.build(name, weights), signature, specs, directory)
     else:
-        _save_module(tf, _OPERATIONS[name], signature, specs, weights, directory)
+        _save_module(tf, name, signature, specs, weights, directory)
+
+
+def build_module(name: str, weights: w.Weights) -> Any:
+    """Return a ``tf.Module`` of plain operations; its ``serve`` takes the inputs by name and returns a dict of outputs.
+
+    NOT_FOUND names those that there are.
+    """
+    if name not in _OPERATIONS:
+        raise not_found(f"no example model {name!r} is a tf.Module; there are {', '.join(sorted(_OPERATIONS))}")
+    tf, _ = tensorflow_and_keras("building a tf.Module")
+    module = tf.Module()
+    module.weights = {key: tf.Variable(value, name=key) for key, value in weights.items()}
+
+    def serve(**inputs: Any) -> dict[str, Any]:
+        return _OPERATIONS[name](tf, module.weights, **inputs)
+
+    module.serve = tf.function(serve)
+    return module
 
 
 def _export_keras(keras: Any, model: Any, signature: Signature, specs: dict[str, Any], directory: Path) -> None:
@@ -36,86 +57,12 @@ def _export_keras(keras: Any, model: Any, signature: Signature, specs: dict[str,
 
 
 def _save_module(
-    tf: Any,
-    operations: Callable[..., dict[str, Any]],
-    signature: Signature,
-    specs: dict[str, Any],
-    weights: w.Weights,
-    directory: Path,
+    tf: Any, name: str, signature: Signature, specs: dict[str, Any], weights: w.Weights, directory: Path
 ) -> None:
-    module = tf.Module()
-    module.weights = {key: tf.Variable(value, name=key) for key, value in weights.items()}
-
-    def serve(**inputs: Any) -> dict[str, Any]:
-        return operations(tf, module.weights, **inputs)
-
-    module.serve = tf.function(serve)
+    module = build_module(name, weights)
     concrete = module.serve.get_concrete_function(**specs)
     names = (signature.name, DEFAULT_SIGNATURE)
     tf.saved_model.save(module, str(directory), signatures=dict.fromkeys(names, concrete))
-
-
-def _text_cnn_small(keras: Any, weights: w.Weights) -> Any:
-    layers = keras.layers
-    tokens = keras.Input((w.TOKENS,), dtype="int32", name="tokens")
-    embedded = layers.Embedding(w.VOCABULARY, w.EMBEDDING, name="embedding")(tokens)
-    pooled = [
-        layers.GlobalMaxPooling1D(name=f"max{width}")(
-            layers.Conv1D(w.MAPS, width, activation="relu", name=f"conv{width}")(embedded)
-        )
-        for width in w.SMALL_WIDTHS
-    ]
-    features = layers.Concatenate(name="features")(pooled)
-    head = layers.Dense(w.CLASSES, activation="softmax", name="head")
-    model = keras.Model({"tokens": tokens}, {"probs": head(features)})
-    _set(model, weights, "embedding", "embedding")
-    for width in w.SMALL_WIDTHS:
-        _set(model, weights, f"conv{width}", f"conv{width}_kernel", f"conv{width}_bias")
-    _set(model, weights, "head", "head_kernel", "head_bias")
-    return model
-
-
-def _lstm_tokens(keras: Any, weights: w.Weights) -> Any:
-    layers = keras.layers
-    tokens = keras.Input((w.TOKENS,), dtype="int32", name="tokens")
-    sequence = layers.Embedding(w.VOCABULARY, w.EMBEDDING, name="embedding")(tokens)
-    for layer in range(w.LSTM_LAYERS):
-        inner = layer < w.LSTM_LAYERS - 1
-        sequence = layers.LSTM(w.LSTM_UNITS, return_sequences=inner, name=f"lstm{layer}")(sequence)
-    head = layers.Dense(w.CLASSES, activation="softmax", name="head")
-    model = keras.Model({"tokens": tokens}, {"probs": head(sequence)})
-    _set(model, weights, "embedding", "embedding")
-    _set_recurrent(model, weights, w.LSTM_LAYERS)
-    return model
-
-
-def _sentiment(keras: Any, weights: w.Weights) -> Any:
-    layers = keras.layers
-    sequence = vectors = keras.Input((None, corpus.VECTOR), name="vectors")
-    for layer in range(sentiment.LAYERS):
-        units, inner = len(weights[f"lstm{layer}_recurrent"]), layer < sentiment.LAYERS - 1
-        sequence = layers.LSTM(units, return_sequences=inner, name=f"lstm{layer}")(sequence)
-    logits = layers.Dense(sentiment.CLASSES, name="head")(sequence)
-    model = keras.Model({"vectors": vectors}, {"logits": logits, "probs": layers.Softmax(name="probs")(logits)})
-    _set_recurrent(model, weights, sentiment.LAYERS)
-    return model
-
-
-def _set_recurrent(model: Any, weights: w.Weights, count: int) -> None:
-    for layer in range(count):
-        _set(model, weights, f"lstm{layer}", *(f"lstm{layer}_{part}" for part in ("kernel", "recurrent", "bias")))
-    _set(model, weights, "head", "head_kernel", "head_bias")
-
-
-def _set(model: Any, weights: w.Weights, layer: str, *names: str) -> None:
-    model.get_layer(layer).set_weights([weights[name] for name in names])
-
-
-_KERAS: dict[str, Callable[[Any, w.Weights], Any]] = {
-    "lstm_tokens": _lstm_tokens,
-    "sentiment": _sentiment,
-    "text_cnn_small": _text_cnn_small,
-}
 
 
 def _half_plus_two(tf: Any, weights: dict[str, Any], x: Any) -> dict[str, Any]:
@@ -164,6 +111,8 @@ _OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "half_plus_two": _half_plus_two,
     "noop": _noop,
     "resnet50": image_tf.resnet50,
+    "resnet50_fitted": image_tf.resnet50_fitted,
     "simple_cnn": image_tf.simple_cnn,
+    "simple_cnn_fitted": image_tf.simple_cnn,
     "text_cnn": _text_cnn,
 }
