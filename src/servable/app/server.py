@@ -19,6 +19,7 @@ from servable.app.offers import Offers
 from servable.app.recorded import record_encoder
 from servable.core.errors import ServingError, invalid_argument
 from servable.core.status import VersionStatus
+from servable.engines.base import AUTO_PLAN, NO_PLAN
 from servable.lifecycle.arrival import await_models
 from servable.lifecycle.manager import LoadedVersion, Manager
 from servable.lifecycle.reload import Reload
@@ -127,6 +128,7 @@ class Server:
         models = together(self.settings.file_models(), named)
         if not models and not self.settings.model_config_file:
             raise invalid_argument("there is nothing to serve: give a PATH, --model_base_path or --model_config_file")
+        self._check_plan(len(models))
         if self.settings.api_keys_file:
             self._keys = ApiKeys(self.settings.api_keys)
         offers = Offers(
@@ -168,6 +170,20 @@ class Server:
         gc.set_threshold(50_000, 20, 50)
         # Another thread of this process that runs Python holds the loop up for as long as this.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+    def _check_plan(self, models: int) -> None:
+        """Refuse a file that is no plan, or a plan for several models, before anything is loaded."""
+        plan = self.settings.plan
+        if plan in {AUTO_PLAN, NO_PLAN}:
+            return
+        if models > 1:
+            raise invalid_argument(
+                f"--plan={plan} is the plan of one model, and {models} are served: leave plans in the cache, where "
+                "--plan=auto finds each one's own"
+            )
+        from servable.engines.tuned_plan import read_plan
+
+        read_plan(Path(plan))
 
     def _watch_files(self, named: Sequence[ServedModel]) -> None:
         """Follow the files that may change while it runs. Models that were ``named`` otherwise stay beside a file's."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from servable.core.errors import failed_precondition, invalid_argument
-from servable.engines.base import Artifact, EngineOptions, Model
+from servable.engines.base import AUTO_PLAN, Artifact, EngineOptions, Model
 from servable.engines.plan import Choice, artifact_of_file, choose, load
 from servable.lifecycle.config import resolve_path
 from servable.lifecycle.layout import list_versions
@@ -48,11 +48,14 @@ def find_version(path: Path, version: int | None) -> Artifact:
         raise invalid_argument(f"{path} has no version {chosen}; there are {', '.join(map(str, sorted(versions)))}")
     artifact = artifact_of_file(versions[chosen])
     if artifact.code is not None and not config.options.allow_python:
-        raise failed_precondition(f"{artifact.code} is Python, which runs only from a path that is named: give its own")
+        raise failed_precondition(
+            f"{artifact.code} {artifact.code_is}, which runs only from a path that is named: give its own"
+        )
     return artifact
 
 
 def load_here(artifact: Artifact, engine: str | None) -> tuple[Model, Choice]:
-    """Load an artifact in this process, as the server would."""
-    choice = choose(artifact, engine)
-    return load(choice, artifact, EngineOptions(allow_python=True)), choice
+    """Load an artifact in this process, as the server would: by its plan, too, if the cache has one."""
+    options = EngineOptions(allow_python=True, plan=AUTO_PLAN)
+    choice = choose(artifact, engine, options=options)
+    return load(choice, artifact, options), choice

@@ -30,20 +30,26 @@ from servable.core.spans import Span
 from servable.core.tensors import Array
 
 ENGINES: dict[str, str] = {
+    "litert": "servable.engines.litert:LiteRtEngine",
     "onnxruntime": "servable.engines.onnxruntime:OnnxRuntimeEngine",
     "openvino": "servable.engines.openvino:OpenVinoEngine",
     "python": "servable.engines.python:PythonEngine",
     "tensorflow": "servable.engines.tensorflow:TensorFlowEngine",
+    "torch": "servable.engines.torch:TorchEngine",
 }
 """Engine name -> "module:Class". A module is imported when its engine is first asked for."""
 
 CHILD = "servable.engines.child:load_in_child"
 """``(engine name, artifact, options) -> Model``: what loads a model of an isolated engine, in a process of its own."""
 
+AUTO_PLAN, NO_PLAN = "auto", "off"
+"""What ``EngineOptions.plan`` says in place of a file."""
+_CODE = frozenset({"python", "torch_export"})
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One version of a model on disk: its kind (``saved_model``, ``onnx``, ``openvino``, ``python``), its main file or
+    """One version of a model on disk: its kind (``saved_model``, or one of ``artifact.FILES``), its main file or
     folder, and the transform and the ``servable.toml`` beside it, if there are such.
     """
 
@@ -54,8 +60,16 @@ class Artifact:
 
     @property
     def code(self) -> Path | None:
-        """The file whose Python a load would run, or ``None``."""
-        return self.path if self.kind == "python" else self.transform
+        """The file that may run Python when it is loaded, or ``None``.
+
+        An archive of torch.export holds expressions, pickles and names of functions, which PyTorch follows as it loads.
+        """
+        return self.path if self.kind in _CODE else self.transform
+
+    @property
+    def code_is(self) -> str:
+        """What the file of ``code`` is, for errors."""
+        return "may make PyTorch run Python" if self.kind == "torch_export" else "is Python"
 
 
 class Link(Protocol):
@@ -83,6 +97,9 @@ class Caller(Protocol):
 class EngineOptions:
     """How a model is to be run. Threads: 0 lets the engine choose by the CPU quota. Precision: always f32 unless asked.
 
+    ``streams`` above 1 computes a batch in so many parts side by side, which share the threads: for models whose rows are
+    known to be independent. ``plan`` is ``off``, ``auto`` or a file of ``servable tune``.
+
     ``report`` receives lines for a person who waits (progress of a slow load). ``allow_python`` lets a load run Python
     that lies with the model. ``child_timeout_s`` and ``child_memory_mb`` (MiB) bound a model that has a process of its
     own; 0 is no bound. ``link`` is what a model calls other models by, if it can.
@@ -90,7 +107,9 @@ class EngineOptions:
 
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+    streams: int = 0
     precision: str = "f32"
+    plan: str = NO_PLAN
     saved_model_tags: tuple[str, ...] = ("serve",)
     allow_python: bool = False
     child_timeout_s: float = 0.0

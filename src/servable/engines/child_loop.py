@@ -34,6 +34,7 @@ from servable.engines.child_messages import (
     child_channel,
 )
 from servable.engines.child_signatures import describe
+from servable.engines.streams import in_streams
 
 
 def serve(read_fd: int, write_fd: int, requests_fd: int, answers_fd: int) -> None:
@@ -95,6 +96,7 @@ def _load(order: Load, channel: Channel[FromParent], link: ChildLink) -> Model:
     options = EngineOptions(
         intra_op_threads=order.intra_op_threads,
         inter_op_threads=order.inter_op_threads,
+        streams=order.streams,
         precision=order.precision,
         saved_model_tags=order.saved_model_tags,
         report=lambda line: channel.send(Progress(line)),
@@ -102,7 +104,10 @@ def _load(order: Load, channel: Channel[FromParent], link: ChildLink) -> Model:
     )
     try:
         engine = cast("type[Engine]", getattr(importlib.import_module(module_name), class_name))()
-        return _around(engine.load(Artifact(order.kind, Path(order.path)), options), order.transform)
+        settings = Path(order.settings) if order.settings else None
+        artifact = Artifact(order.kind, Path(order.path), settings=settings)
+        model = in_streams(engine.load(artifact, options), options.streams)
+        return _around(model, order.transform)
     except ServingError:
         raise
     except ImportError as error:

@@ -32,16 +32,20 @@ class Place(msgspec.Struct, array_like=True, gc=False):
 
 
 class Load(msgspec.Struct, array_like=True, tag="load"):
-    """Parent: load this. ``target`` is the engine as "module:Class", ``transform`` a file to put around it, or ""."""
+    """Parent: load this. ``target`` is the engine as "module:Class"; ``transform`` is a file to put around it, and
+    ``settings`` the ``servable.toml`` beside the artifact, or "".
+    """
 
     target: str
     kind: str
     path: str
     intra_op_threads: int
     inter_op_threads: int
+    streams: int
     precision: str
     saved_model_tags: tuple[str, ...]
     transform: str
+    settings: str
 
 
 class Progress(msgspec.Struct, array_like=True, tag="progress"):

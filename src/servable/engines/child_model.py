@@ -31,9 +31,11 @@ class ChildModel(Model):
             str(artifact.path),
             options.intra_op_threads,
             options.inter_op_threads,
+            options.streams,
             options.precision,
             options.saved_model_tags,
             str(artifact.transform or ""),
+            str(artifact.settings or ""),
         )
         self.label = label
         self._suspicion = Suspicion()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from typing import TypeVar
 MEMBERSHIPS = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
+CPUINFO = Path("/proc/cpuinfo")
 UNLIMITED_V1 = 1 << 60
 """The first version of cgroups writes a number near 2**63 for no limit."""
 
@@ -53,6 +55,16 @@ def cpus(memberships: Path = MEMBERSHIPS, cgroups: Path = CGROUPS) -> Cpus:
     usable = tuple(sorted(os.sched_getaffinity(0)))
     found = _each_group(memberships, cgroups, "cpu", _quota_v2, _quota_v1)
     return Cpus(os.cpu_count() or len(usable), usable, min(found, default=None))
+
+
+def cpu_model(cpuinfo: Path = CPUINFO) -> str:
+    """Return what the processor calls itself; the architecture where it has no name."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.machine()
 
 
 def cpu_threads(memberships: Path = MEMBERSHIPS, cgroups: Path = CGROUPS) -> int:

@@ -54,6 +54,13 @@ def missing(path: Path) -> str | None:
     return None
 
 
+def data_files(model: Any) -> list[str]:
+    """Return the names of the files beside an ONNX file that hold its data, sorted."""
+    external = (tensor for tensor in _tensors(model.graph) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    places = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
+    return sorted(places)
+
+
 def _spec(role: str, info: Any) -> TensorSpec:
     kind = info.type.WhichOneof("value")
     if kind != "tensor_type":

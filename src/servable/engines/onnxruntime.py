@@ -19,6 +19,7 @@ from servable.core.tensors import STRING, Array, DType
 from servable.engines import onnx_model
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
 from servable.engines.plan import cpu_threads
+from servable.engines.streams import threads_of_each
 
 _FATAL = 4
 _UNFED = frozenset({"int4", "uint4", "complex64", "complex128"})
@@ -124,7 +125,8 @@ class OnnxRuntimeModel(Model):
 
 def _session_options(onnxruntime: Any, options: EngineOptions) -> Any:
     chosen = onnxruntime.SessionOptions()
-    chosen.intra_op_num_threads = options.intra_op_threads or cpu_threads()
+    threads = options.intra_op_threads or cpu_threads()
+    chosen.intra_op_num_threads = threads_of_each(threads, options.streams)
     chosen.inter_op_num_threads = options.inter_op_threads or 1
     if options.inter_op_threads > 1:
         chosen.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL

@@ -57,7 +57,7 @@ class OpenVinoEngine(Engine):
                 options.report(f"compiling signature {name}")
                 programs[name] = SignaturePrograms(core, opened, signature, _config(options))
         forget(opened)
-        return OpenVinoModel(opened, programs, options.precision)
+        return OpenVinoModel(opened, programs, options.precision, options.streams)
 
 
 class OpenVinoModel(Model):
@@ -65,9 +65,12 @@ class OpenVinoModel(Model):
 
     engine = "openvino"
 
-    def __init__(self, opened: Source, programs: dict[str, SignaturePrograms], precision: str) -> None:
+    def __init__(
+        self, opened: Source, programs: dict[str, SignaturePrograms], precision: str, streams: int = 1
+    ) -> None:
         self.signatures = MappingProxyType(dict(opened.signatures))
         self.precision = precision
+        self.concurrent = streams > 1
         self._programs = programs
         self._closed = False
 
@@ -123,8 +126,8 @@ def _core() -> Any:
 def _config(options: EngineOptions) -> dict[str, Any]:
     return {
         "INFERENCE_PRECISION_HINT": options.precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "THROUGHPUT" if options.streams > 1 else "LATENCY",
+        "NUM_STREAMS": max(1, options.streams),
         "INFERENCE_NUM_THREADS": options.intra_op_threads or cpu_threads(),
         "ENABLE_CPU_PINNING": False,  # models side by side would be pinned to the same cores
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,

@@ -7,7 +7,8 @@ which takes well under a millisecond for a small graph and happens once per comb
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ Sizes = tuple[int, ...]
 
 
 class Program:
-    """A compiled graph. Ranks are fixed; dimensions may be free."""
+    """A compiled graph. Ranks are fixed; dimensions may be free. As many calls at once as it has streams."""
 
     def __init__(self, core: Any, wiring: Wiring, config: Mapping[str, Any]) -> None:
         import openvino
@@ -40,8 +41,8 @@ class Program:
         self._inputs = wiring.inputs
         self._outputs = wiring.outputs
         self._outline = _outline(wiring.graph)
-        self._request = core.compile_model(wiring.graph, "CPU", dict(config)).create_infer_request()
-        self._fed: dict[str, Any] = {}
+        compiled = core.compile_model(wiring.graph, "CPU", dict(config))
+        self._idle = deque(_Request(compiled) for _ in range(config["NUM_STREAMS"]))
 
     def fits(self, shapes: Mapping[str, Sizes]) -> None:
         """Raise what OpenVINO raises if the graph cannot take these shapes."""
@@ -51,12 +52,26 @@ class Program:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute; shapes must have been found to fit."""
-        for name, place in self._inputs.items():
-            tensor = self._tensor(_shareable(inputs[name]), shared_memory=True)
-            self._request.set_input_tensor(place, tensor)
-            self._fed[name] = tensor  # the request does not keep it alive
-        self._request.infer()
-        return {name: self._request.get_output_tensor(self._outputs[name]).data.copy() for name in outputs}
+        request = self._idle.pop()
+        try:
+            for name, place in self._inputs.items():
+                tensor = self._tensor(_shareable(inputs[name]), shared_memory=True)
+                request.infers.set_input_tensor(place, tensor)
+                request.fed[name] = tensor
+            request.infers.infer()
+            return {name: request.infers.get_output_tensor(self._outputs[name]).data.copy() for name in outputs}
+        finally:
+            self._idle.append(request)
+
+
+class _Request:
+    """One request to the compiled graph at a time. It does not keep its inputs alive: ``fed`` does."""
+
+    __slots__ = ("fed", "infers")
+
+    def __init__(self, compiled: Any) -> None:
+        self.infers = compiled.create_infer_request()
+        self.fed: dict[str, Any] = {}
 
 
 class SignaturePrograms:
@@ -71,6 +86,7 @@ class SignaturePrograms:
         self._specs = list(signature.inputs.values())
         self._variants: OrderedDict[tuple[int | None, ...], Program | str] = OrderedDict()
         self._known: OrderedDict[tuple[Sizes, ...], Program] = OrderedDict()
+        self._looking = threading.Lock()
         wiring = opened.read(signature.name)  # also when nothing can be compiled yet: it says what cannot be held
         ranked = all(spec.shape is not None for spec in self._specs)
         self._declared = self._compiled(wiring) if ranked else None
@@ -80,7 +96,8 @@ class SignaturePrograms:
         shapes = tuple(inputs[spec.name].shape for spec in self._specs)
         program = self._known.get(shapes)
         if program is None:
-            program = self._program(shapes)
+            with self._looking:  # an outline is tried by one at a time
+                program = self._program(shapes)
         for name, bounds in self._bounds:
             if (outside := bounds.violation(inputs[name])) is not None:
                 raise invalid_argument(f"input {name!r} holds {outside}: {bounds.reason}")

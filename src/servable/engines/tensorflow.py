@@ -1,4 +1,4 @@
-"""SavedModels in TensorFlow itself: exact semantics, in a child process.
+"""SavedModels and frozen graphs in TensorFlow itself: exact semantics, in a child process.
 
 Runs the v1 session of the loader that TensorFlow Serving uses, by callables of the session's C interface: every shape
 and type gets as far as the operations, whose error texts clients see. The public ``Session.make_callable`` checks
@@ -25,9 +25,10 @@ from servable.core.errors import Code, ServingError, failed_precondition, invali
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.spans import Span
 from servable.core.tensors import DTYPES_BY_NAME, Array
-from servable.engines import savedmodel
+from servable.engines import frozen_graph, savedmodel
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
 from servable.engines.plan import cpu_threads
+from servable.engines.streams import threads_of_each
 
 _CALLABLES_KEPT = 64
 MOST_SPANS = 200_000
@@ -40,10 +41,10 @@ _ENVIRONMENT = {
 
 
 class TensorFlowEngine(Engine):
-    """Loads SavedModels; the reference for what they mean."""
+    """Loads SavedModels and frozen graphs; the reference for what they mean."""
 
     name = "tensorflow"
-    kinds = frozenset({"saved_model"})
+    kinds = frozenset({"saved_model", "graph_def"})
     isolated = True
 
     @classmethod
@@ -53,15 +54,20 @@ class TensorFlowEngine(Engine):
 
     @classmethod
     def complete(cls, artifact: Artifact) -> str | None:
-        """Judge by the lengths in ``variables.index`` and the names of assets."""
+        """Judge by the lengths in ``variables.index`` and the names of assets; a graph by its nodes."""
+        if artifact.kind == "graph_def":
+            return frozen_graph.missing(artifact.path)
         return savedmodel.missing(artifact.path)
 
     def load(self, artifact: Artifact, options: EngineOptions) -> Model:
-        """Load the meta graph with the options' tags: restore variables, run its initializer. CPU only."""
+        """Load a meta graph with the options' tags (restore variables, run its initializer) or a frozen graph.
+
+        CPU only.
+        """
         if options.precision != "f32":
             raise unimplemented(f"tensorflow computes as the model says; it cannot be asked for {options.precision}")
         # First, because it is quick and its errors are TensorFlow Serving's.
-        signatures = savedmodel.read(artifact.path, options.saved_model_tags).signatures
+        read = _read_frozen(artifact) if artifact.kind == "graph_def" else _read_saved_model(artifact, options)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         options.report("importing tensorflow")
@@ -69,22 +75,52 @@ class TensorFlowEngine(Engine):
 
         tf.get_logger().setLevel("ERROR")
         options.report(f"loading {artifact.path}")
-        pooled = options.inter_op_threads > 1
+        threads = options.intra_op_threads or cpu_threads()
         config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=options.intra_op_threads or cpu_threads(),
+            intra_op_parallelism_threads=threads_of_each(threads, options.streams),
             inter_op_parallelism_threads=options.inter_op_threads or 1,
             device_count={"GPU": 0},
         )
         session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with session.graph.as_default():
-                tf.compat.v1.saved_model.loader.load(session, list(options.saved_model_tags), str(artifact.path))
+                signatures = read(tf, session)
+        except ServingError:
+            session.close()
+            raise
         except (tf.errors.OpError, ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
             session.close()
             if (refusal := refused(error)) is not None:
                 raise refusal from error
             raise failed_precondition(f"tensorflow cannot load {artifact.path}: {error}") from error
-        return TensorFlowModel(session, signatures, pooled=pooled)
+        return TensorFlowModel(session, signatures, pooled=options.inter_op_threads > 1)
+
+
+_Read = Callable[[Any, Any], Mapping[str, Signature]]
+
+
+def _read_saved_model(artifact: Artifact, options: EngineOptions) -> _Read:
+    """Read what needs no TensorFlow; return what does the rest, in a session."""
+    signatures = savedmodel.read(artifact.path, options.saved_model_tags).signatures
+
+    def read(tf: Any, session: Any) -> Mapping[str, Signature]:
+        tf.compat.v1.saved_model.loader.load(session, list(options.saved_model_tags), str(artifact.path))
+        return signatures
+
+    return read
+
+
+def _read_frozen(artifact: Artifact) -> _Read:
+    """Do the same for a frozen graph."""
+    graph = frozen_graph.read(artifact.path)
+    frozen_graph.check_frozen(graph, artifact.path)
+    content = graph.SerializeToString()
+
+    def read(tf: Any, session: Any) -> Mapping[str, Signature]:
+        tf.import_graph_def(tf.compat.v1.GraphDef.FromString(content), name="")
+        return frozen_graph.signatures(session.graph, artifact.path, artifact.settings)
+
+    return read
 
 
 class TensorFlowModel(Model):

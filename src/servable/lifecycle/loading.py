@@ -12,13 +12,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from servable.core.errors import Code, ServingError, internal, not_found, unavailable
 from servable.core.messages import ModelRef
-from servable.engines.base import Model
+from servable.engines.base import AUTO_PLAN, Model
 from servable.engines.plan import Choice, artifact_of_file, choose, complete, load, models_used
 from servable.lifecycle.config import VersionSpec
 
@@ -75,8 +75,16 @@ Prepare: TypeAlias = Callable[[LoadedVersion], Any]
 def load_artifact(spec: VersionSpec) -> LoadedModel:
     """Find the artifact of a version, choose an engine for it and load it."""
     artifact = artifact_of_file(spec.path)
-    choice = choose(artifact, spec.engine, spec.options.precision)
+    choice = choose(artifact, spec.engine, spec.options.precision, spec.options)
     spec.options.report(f"loading {spec.name}/{spec.version} with {choice.engine}")
+    try:
+        return LoadedModel(load(choice, artifact, spec.options), choice)
+    except ServingError as error:
+        if choice.plan is None or spec.options.plan != AUTO_PLAN:
+            raise
+        log.warning("%s/%s cannot be loaded by its plan: %s", spec.name, spec.version, error.message)
+        choice = choose(artifact, spec.engine, spec.options.precision)
+        choice = replace(choice, reason=f"{choice.reason}; its plan failed: {error.message}")
     return LoadedModel(load(choice, artifact, spec.options), choice)
 
 

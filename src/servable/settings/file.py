@@ -28,7 +28,7 @@ MODEL_KEYS = {
     "request_log": 'its request log: { filename_prefix = "logs/m", sampling_rate = 0.01 }',
 }
 """Key of a ``[[models]]`` table -> what it is."""
-NO_PATH = frozenset({"", "-", "off"})
+NO_PATH = frozenset({"", "-", "off", "auto"})
 HIGHEST_VERSION = 2**63 - 1
 
 

@@ -103,6 +103,12 @@ class ServeOptions:
         False, "let a new label name a version that is not available (yet)"
     )
     engine: str = _option("", "engine for every model instead of the one that correctness chooses", metavar="NAME")
+    plan: str = _option(
+        "auto",
+        "follow a plan of servable tune: the one that the cache has for a model on this machine, none, or that of a file",
+        metavar="auto|off|FILE",
+        is_path=True,
+    )
     device: str = _option("cpu", "where models compute", choices=("cpu",))
     file_system_poll_wait_seconds: float = _option(1.0, "seconds between scans for versions; 0 scans once", metavar="S")
     num_load_threads: int = _option(

@@ -173,6 +173,7 @@ class ServeSettings(ServeOptions):
         return EngineOptions(
             intra_op_threads=intra,
             inter_op_threads=inter,
+            plan=self.plan,
             saved_model_tags=tuple(tags),
             child_timeout_s=self.child_timeout_s,
             child_memory_mb=self.child_memory_mb,
