@@ -158,7 +158,7 @@ def test_what_is_wrong_with_an_example(tmp_path: Path, row: bytes, text: str) ->
     ("text", "problem"),
     [
         ("[examples", "no TOML: "),
-        ("port = 3", "there is no key 'port' in the file of a version; there is examples"),
+        ("port = 3", "there is no key 'port' in the file of a version; there are artifact, examples, signatures"),
         ("examples = 3", "examples: expected a table, not 3"),
         ('[examples.a]\nmethod = "guess"', "examples.a.method: expected classify or regress, not 'guess'"),
         (GOOD.replace("outputs = {", "output = {", 1), ("examples.rate: there is no key 'output'; there are features, "
