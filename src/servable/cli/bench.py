@@ -10,8 +10,13 @@ COMMANDS = {
     "run": ("servable.cli.bench_run", "load a server, verify its answers, report honest numbers (the default)"),
     "compare": ("servable.cli.bench_compare", "measure servers in turn: URLs, this one, its revisions, other people's"),
     "peers": ("servable.cli.bench_peers", "other people's servers to compare with: list them, install them"),
+    "resize": ("servable.cli.bench_resize", "time libraries that resize images"),
     "diff": ("servable.cli.bench_diff", "compare two results; exit code 3 above a threshold"),
     "table": ("servable.cli.bench_table", "print a result again, or write it as Markdown, CSV or a page"),
+    "restrict": (
+        "servable.cli.bench_restrict",
+        "serve models on fewer cores and less memory, and measure what that costs",
+    ),
 }
 """Name -> module and summary; a module is as in ``servable.cli.COMMANDS``."""
 

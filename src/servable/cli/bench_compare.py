@@ -158,10 +158,10 @@ def subject_of(arguments: argparse.Namespace, first: Contestant, folder: Path) -
         if arguments.data is not None:
             raise invalid_argument(f"{model} is an example model, which brings its own data: --data is for others")
         return example_subject(model, folder, rows=arguments.rows)
-    return _artifact_subject(Path(model), arguments.data, arguments.rows)
+    return artifact_subject(Path(model), arguments.data, arguments.rows)
 
 
-def _artifact_subject(path: Path, data: Path | None, rows: int) -> Subject:
+def artifact_subject(path: Path, data: Path | None, rows: int) -> Subject:
     """Return an artifact of the user's. The right answers are those that it gives in this process."""
     from servable.cli.targets import find_version, load_here
 

@@ -65,6 +65,11 @@ class Contender:
         self._open = contextlib.AsyncExitStack()
 
     @property
+    def group(self) -> ProcessGroup | None:
+        """Its processes, once they were started; ``None`` for one that somebody else has started."""
+        return self._group
+
+    @property
     def lives(self) -> bool:
         """Return whether there is still something to measure."""
         return not self.reason and any(not lane.reason for lane in self.lanes)
