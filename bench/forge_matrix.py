@@ -1,0 +1,370 @@
+"""Model x step x engine: what each step of the forge makes of four models, and how each engine runs it.
+
+    python -m bench.forge_matrix [MODEL ...] [--quick] [--minutes 12] [--keep DIR]
+
+Every artifact that ``servable optimize`` makes is timed in every engine that reads it, each in a process of its own,
+and compared with the SavedModel in TensorFlow, or the ONNX file where the model has none. What cannot be done is a row
+with its reason. Writes docs/benchmarks/forge_matrix.md and forge_matrix.json. About 12 minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servable.core.errors import failed_precondition
+from servable.engines.base import ENGINES, Artifact, engine_class
+from servable.engines.tuned_plan import Setting
+from servable.forge.appraisal import Figures, Timing, appraise
+from servable.forge.artifacts import find_source
+from servable.forge.optimize import Plan, optimize
+from servable.forge.optimized import Row, State
+from servable.forge.records import versions
+from servable.forge.reference import Reference
+from servable.forge.samples import Samples
+from servable.lab import machine
+from servable.report.blocks import Cell, Column, Facts, Paragraph, Report, Section, Table, Tone, Toned
+from servable.report.markdown import write_markdown
+from servable.report.units import BYTES, RATIO, SECONDS, SHARE, quantity
+from servable.zoo import catalog
+
+REPORTS = Path(__file__).parent.parent / "docs" / "benchmarks"
+TITLE = "Model by step by engine"
+EXACT = ("freeze", "fold-graph_def", "saved_model-to-onnx", "fold-onnx", "onnx-to-openvino", "fold-openvino",
+         "saved_model-to-openvino", "saved_model-to-tflite", "graph_def-to-onnx")  # fmt: skip
+SMALLER = ("fp16-onnx", "fp16-openvino", "fp16-tflite", "bf16-openvino", "int8-weights-onnx", "int8-weights-openvino",
+           "int8-weights-tflite", "int8-onnx", "int8-onnx-nncf", "int8-openvino", "int8-tflite")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One model of the zoo: what it is made as, on how many rows it is judged, and at which batch sizes it is timed."""
+
+    name: str
+    kind: str = "saved_model"
+    rows: int = 128
+    batches: tuple[int, ...] = (1, 8)
+    seconds: float = 0.4
+    steps: tuple[str, ...] = (*EXACT, *SMALLER)
+
+
+SUBJECTS = (
+    Subject("simple_cnn_fitted", rows=200),
+    Subject("lstm_tokens"),
+    Subject("text_cnn"),
+    Subject(
+        "resnet50_fitted",
+        "onnx",
+        rows=48,
+        seconds=0.8,
+        steps=("fold-onnx", "onnx-to-openvino", *(step for step in SMALLER if not step.endswith("tflite"))),
+    ),
+)
+QUICK = (
+    Subject("lstm_tokens", rows=32, batches=(1,), seconds=0.1, steps=("saved_model-to-onnx", "int8-weights-onnx")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cellular:
+    """One artifact in one engine."""
+
+    model: str
+    step: str
+    source: str
+    kind: str
+    engine: str
+    state: str
+    disk_bytes: int | None = None
+    seconds: float | None = None
+    figures: Figures | None = None
+    reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        figures = self.figures
+        return {
+            "model": self.model,
+            "step": self.step,
+            "source": self.source,
+            "kind": self.kind,
+            "engine": self.engine,
+            "state": self.state,
+            "disk_bytes": self.disk_bytes,
+            "step_s": self.seconds,
+            "measured": None if figures is None or figures.measured is None else figures.measured.as_json(),
+            "judged": None if figures is None or figures.judged is None else figures.judged.as_json(),
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class Matrix:
+    """All that was done, and when it must end."""
+
+    ends: float
+    rows: list[Cellular] = field(default_factory=list)
+    gaps: list[tuple[str, str]] = field(default_factory=list)
+
+    def late(self) -> bool:
+        return time.monotonic() > self.ends
+
+
+def main() -> None:
+    """Measure, then write the report and the numbers behind it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(one.name for one in SUBJECTS))
+    parser.add_argument("--quick", action="store_true", help="one model, two steps: to see that it works")
+    parser.add_argument("--minutes", type=float, default=12.0, help="after so many, what is left is a gap")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="artifacts, found again by the next run")
+    parser.add_argument("--out", type=Path, default=REPORTS / "forge_matrix.md")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    matrix = Matrix(began + 60 * arguments.minutes)
+    subjects = [
+        one for one in (QUICK if arguments.quick else SUBJECTS) if one.name in arguments.models or not arguments.models
+    ]
+    with tempfile.TemporaryDirectory(prefix="servable-") as folder:
+        for subject in subjects:
+            measure(subject, arguments.keep or Path(folder), matrix)
+    document = {
+        "schema": "servable.forge_matrix/1",
+        "command": ["python", "-m", "bench.forge_matrix", *sys.argv[1:]],
+        "machine": asdict(machine.describe()),
+        "versions": versions(),
+        "seconds": time.monotonic() - began,
+        "rows": [row.as_json() for row in matrix.rows],
+    }
+    arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    arguments.out.write_text(write_markdown(page(matrix.rows, subjects, time.monotonic() - began)))
+    say(f"written: {arguments.out}")
+
+
+def measure(subject: Subject, root: Path, matrix: Matrix) -> None:
+    """Do all steps with one model, and run what they make in every engine."""
+    say(f"{subject.name}: building")
+    source = built(subject, root)
+    samples = samples_of(subject)
+    timing = Timing(subject.batches, budget_s=subject.seconds)
+    steps = list(subject.steps)
+    reference = Reference.of(source, samples)
+    for row in pipeline(subject, source, root / "made" / subject.name, steps, samples, timing, matrix):
+        if row.state is State.FAILED:
+            matrix.rows.append(
+                Cellular(
+                    subject.name, row.step or row.name, row.source, row.kind, "", row.state.value, reason=row.reason
+                )
+            )
+            continue
+        artifact = source if row.state is State.GIVEN else find_source(Path(row.path).parent)
+        matrix.rows += in_engines(subject, row, artifact, reference, timing, matrix)
+
+
+def pipeline(
+    subject: Subject,
+    source: Artifact,
+    out: Path,
+    steps: Sequence[str],
+    samples: Samples,
+    timing: Timing,
+    matrix: Matrix,
+) -> Iterator[Row]:
+    """Yield the rows of the pipeline, step by step, so that the time can end in between."""
+    seen: set[str] = set()
+    done: list[str] = []
+    for step in steps:
+        if matrix.late():
+            yield Row(step, step, state=State.FAILED, reason="not done: the time was over")
+            continue
+        done.append(step)
+        # What was made before is found again, so each call does one step.
+        found = optimize(
+            Plan(source, out, done, timing, lambda _: samples), lambda line: say(f"{subject.name}: {line}")
+        )
+        for row in found.rows:
+            if row.name not in seen:
+                seen.add(row.name)
+                yield row
+        if found.rows[-1].state is State.FAILED:
+            done.pop()
+
+
+def in_engines(
+    subject: Subject, row: Row, artifact: Artifact, reference: Reference, timing: Timing, matrix: Matrix
+) -> Iterator[Cellular]:
+    """Yield a row for each engine that reads the artifact."""
+    own = "" if row.figures is None or row.figures.measured is None else row.figures.measured.engine
+    for engine in ENGINES:
+        found = engine_class(engine)
+        if artifact.kind not in found.kinds:
+            continue
+        cell = Cellular(
+            subject.name,
+            row.step or row.name,
+            row.source,
+            row.kind,
+            engine,
+            row.state.value,
+            row.disk_bytes,
+            row.seconds,
+        )
+        if not found.installed():
+            yield with_figures(cell, None, f"{engine} is not installed")
+        elif engine == own:
+            yield with_figures(cell, row.figures, "")
+        elif matrix.late():
+            yield with_figures(cell, None, "not measured: the time was over")
+        else:
+            figures = appraise(f"{subject.name} {row.name} in {engine}", artifact, reference, timing,
+                               setting=Setting(engine), report=say)  # fmt: skip
+            yield with_figures(cell, figures, "")
+
+
+def with_figures(cell: Cellular, figures: Figures | None, reason: str) -> Cellular:
+    told = reason or ("" if figures is None else figures.reason)
+    if figures is not None and figures.judged is not None and figures.judged.fault:
+        told = told or figures.judged.fault
+    return Cellular(
+        cell.model,
+        cell.step,
+        cell.source,
+        cell.kind,
+        cell.engine,
+        cell.state,
+        cell.disk_bytes,
+        cell.seconds,
+        figures,
+        told,
+    )
+
+
+def built(subject: Subject, root: Path) -> Artifact:
+    """Build a model of the zoo, in a process of its own: TensorFlow would stay in this one."""
+    path = root / "zoo" / subject.kind / subject.name / "1"
+    if not path.exists():
+        words = ["example", "build", subject.name, "--format", subject.kind, "--out", str(path.parent.parent)]
+        command = [sys.executable, "-m", "servable", *words]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise failed_precondition(f"cannot build {subject.name}: {done.stderr.strip()[-500:]}")
+    return find_source(path)
+
+
+def samples_of(subject: Subject) -> Samples:
+    """Return labelled pictures for a model that was fitted, seeded inputs otherwise."""
+    name = subject.name
+    if name.endswith("_fitted"):
+        from servable.zoo import fitted, labelled_pictures
+
+        size = fitted.COURSES[name].size
+        pixels, labels = labelled_pictures.labelled_pictures(subject.rows, size, 11)
+        return Samples(fitted.as_inputs(name, pixels), "labelled pictures of the zoo", labels=np.asarray(labels))
+    return Samples(catalog.sample_inputs(name, subject.rows, 11, kind=subject.kind), "seeded inputs of the zoo")
+
+
+def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float) -> Report:
+    """Return the report: a table for each model, and what could not be done below it."""
+    sections = []
+    for subject in subjects:
+        mine = [row for row in rows if row.model == subject.name]
+        blocks: list[Any] = [table_of(subject, [row for row in mine if row.figures is not None])]
+        gaps = [row for row in mine if row.reason]
+        if gaps:
+            columns = (Column("step"), Column("from"), Column("engine"), Column("why not"))
+            blocks += [
+                Paragraph("Gaps:"),
+                Table(columns, [(row.step, row.source, row.engine, short(row.reason)) for row in gaps]),
+            ]
+        sections.append(Section(subject.name, blocks, note_of(subject)))
+    told = machine.describe()
+    facts = Facts(
+        [
+            ("Processor", f"{told.cpu}, {os.cpu_count()} cores"),
+            ("System", told.system),
+            ("Took", quantity(seconds, SECONDS)),
+            *sorted(versions().items()),
+        ]
+    )
+    command = Facts([("Command", "python -m bench.forge_matrix " + " ".join(sys.argv[1:]))], code=True)
+    return Report(
+        TITLE,
+        (__doc__ or "").rpartition("\n\n")[2].strip(),
+        sections=[*sections, Section("Conditions", (facts, command))],
+    )
+
+
+def note_of(subject: Subject) -> str:
+    judged = (
+        "accuracy is of labelled pictures" if subject.name.endswith("_fitted") else "inputs are seeded, weights random"
+    )
+    return (
+        f"Differences are to the {subject.kind} as it was built, over {subject.rows} rows; {judged}. "
+        "Times are medians; ratios of sizes and times are to the first row."
+    )
+
+
+def table_of(subject: Subject, rows: Sequence[Cellular]) -> Table:
+    batches = subject.batches
+    columns = [
+        Column("step"),
+        Column("from"),
+        Column("engine"),
+        Column("size", BYTES),
+        Column("size ratio", RATIO),
+        *(Column(f"batch {batch}", SECONDS) for batch in batches),
+        Column(f"times as fast, batch {batches[0]}", RATIO),
+        Column("max |d|"),
+        Column("relative"),
+        Column("same top class", SHARE),
+        Column("accuracy", SHARE),
+        Column("result"),
+    ]
+    first = rows[0] if rows else None
+    return Table(columns, [cells(row, first, batches) for row in rows])
+
+
+def cells(row: Cellular, first: Cellular | None, batches: Sequence[int]) -> list[Cell]:
+    figures = row.figures
+    judged = None if figures is None else figures.judged
+    times = [None if figures is None else figures.median_s(batch) for batch in batches]
+    before = None if first is None or first.figures is None else first.figures.median_s(batches[0])
+    size = None if first is None else first.disk_bytes
+    return [
+        row.step,
+        row.source,
+        row.engine,
+        row.disk_bytes,
+        row.disk_bytes / size if row.disk_bytes and size else None,
+        *times,
+        before / times[0] if before and times[0] else None,
+        None if judged is None else judged.max_abs,
+        None if judged is None else judged.relative,
+        None if judged is None else judged.agreement,
+        None if judged is None else judged.accuracy,
+        Toned("see below", Tone.BAD) if row.reason else "ok",
+    ]
+
+
+def short(reason: str) -> str:
+    line = " ".join(reason.split())
+    return line if len(line) <= 240 else line[:239] + "…"
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The same network in several frameworks: copied weights give the same answers, and who is not there is skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from servable.core.errors import ServingError
+from servable.forge.compare_page import frameworks_report, frameworks_table
+from servable.forge.frameworks import FORMS, PARITY, Form, FormResult, Frameworks, compare_frameworks
+from servable.forge.runs import Runs
+from servable.report.html import write_html
+
+KNOWN = {form.name: form for form in FORMS}
+
+
+def of(*names: str) -> Frameworks:
+    return compare_frameworks((1,), runs=2, cold=1, forms=[KNOWN[name] for name in names])
+
+
+def test_onnx_agrees_and_who_is_not_installed_is_skipped() -> None:
+    absent = Form("absent", "Absent", "no_such_package")
+    found = compare_frameworks((1, 2), runs=2, cold=1, forms=[KNOWN["onnx"], absent])
+    onnx, gone = found.results
+    assert onnx.agrees
+    assert onnx.max_abs is not None
+    assert onnx.max_abs <= PARITY
+    assert [(runs.batch, len(runs.seconds)) for runs in onnx.runs] == [(1, 2), (2, 2)]
+    assert "no_such_package is not installed" in gone.reason
+    report = frameworks_report(found)
+    assert report.verdict == "1 forms agree within 0.0001"
+    assert "Absent" in write_html(report)
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+@pytest.mark.tensorflow
+def test_keras_and_plain_tensorflow_agree() -> None:
+    for one in of("keras", "tensorflow").results:
+        assert one.agrees, f"{one.form.label}: {one.max_abs} {one.reason}"
+        assert one.version
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_torch_agrees() -> None:
+    (one,) = of("torch").results
+    assert one.agrees, f"{one.max_abs} {one.reason}"
+
+
+def test_a_form_that_is_off_is_bad_news() -> None:
+    runs = (Runs("ONNX", 1, (0.1, 0.2)),)
+    found = Frameworks((FormResult(KNOWN["onnx"], runs, 0.1, 0.1, 2e-4, "onnxruntime 1"),), (1,))
+    assert frameworks_report(found).verdict.startswith("More than 0.0001 off")
+    assert getattr(frameworks_table(found).rows[0][-1], "value", "") == "differs"
+
+
+def test_sizes_below_one_are_refused() -> None:
+    with pytest.raises(ServingError, match="1 or more"):
+        compare_frameworks((0,))
