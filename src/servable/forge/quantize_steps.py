@@ -117,7 +117,7 @@ def step_for(method: str, kind: str, engine: str | None = None, toolchain: str =
         raise failed_precondition(f"{kind} artifacts cannot be quantized as they are; {_FIRST[kind]}")
     if method not in METHODS:
         raise failed_precondition(f"there is no method {method!r}; there are {', '.join(METHODS)}")
-    chosen = _OWN_ENGINE.get(kind) if engine is None else engine
+    chosen = engine or _OWN_ENGINE.get(kind, "")
     if chosen not in ENGINES:
         raise failed_precondition(f"nothing is quantized for {chosen or kind}; --engine is one of {', '.join(ENGINES)}")
     _refuse(method, kind, chosen)
