@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from servable.core.errors import ServingError
-from servable.forge.tune_choice import Objective, choose_members, pareto, parse_objective, ranges
+from servable.forge.tune_choice import Objective, choose_members, pareto, parse_objective, proven, ranges
+from servable.lab.statistics import Estimate
 
 THROUGHPUT, LATENCY = Objective(), Objective("latency")
 
@@ -25,10 +26,17 @@ def test_nothing_that_is_slower_than_the_default_anywhere_is_taken_alone() -> No
     assert choose_members(times, 0, THROUGHPUT) == {1: 0, 8: 1}
 
 
-def test_the_default_stays_unless_another_is_surely_faster() -> None:
-    times = {0: {1: 1.05}, 1: {1: 1.0}}
-    assert choose_members(times, 0, THROUGHPUT, {1: 0.98}) == {1: 0}
-    assert choose_members(times, 0, THROUGHPUT, {1: 1.02}) == {1: 1}
+def test_a_gain_that_may_be_chance_is_none() -> None:
+    assert proven(1.0, Estimate(1.5, 0.9, 2.5), 1.5) == 1.5
+    assert proven(1.0, Estimate(1.5, 1.1, 2.0), 1.5) == 1.0
+    assert proven(2.0, Estimate(0.75, 0.6, 1.1), 1.5) == 2.0
+    assert proven(1.0, None, 1.5) == 1.0
+
+
+def test_of_equals_the_default_stays() -> None:
+    assert choose_members({0: {1: 1.0, 8: 4.0}, 1: {1: 1.0, 8: 4.0}}, 0, THROUGHPUT) == {1: 0, 8: 0}
+    assert choose_members({1: {1: 1.0, 8: 2.0}, 0: {1: 1.0, 8: 4.0}}, 0, THROUGHPUT) == {1: 1, 8: 1}
+    assert choose_members({1: {1: 1.0, 8: 4.0}, 0: {1: 1.0, 8: 4.0}}, 0, THROUGHPUT) == {1: 0, 8: 0}
 
 
 def test_the_objective_decides_between_equals() -> None:

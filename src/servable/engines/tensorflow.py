@@ -93,7 +93,9 @@ class TensorFlowEngine(Engine):
             if (refusal := refused(error)) is not None:
                 raise refusal from error
             raise failed_precondition(f"tensorflow cannot load {artifact.path}: {error}") from error
-        return TensorFlowModel(session, signatures, pooled=options.inter_op_threads > 1)
+        model = TensorFlowModel(session, signatures, pooled=options.inter_op_threads > 1)
+        model.concurrent = options.streams > 1
+        return model
 
 
 _Read = Callable[[Any, Any], Mapping[str, Signature]]

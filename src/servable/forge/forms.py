@@ -51,7 +51,7 @@ def forms_of(
         except ServingError as error:
             notes.append(f"{step.name}: {error.message}")
         else:
-            forms.append(Form(made, f"{step.name} of {artifact.path.name}", precision, fingerprint(made)))
+            forms.append(Form(made, step.name, precision, fingerprint(made)))
 
     for step in _conversions(artifact.kind):
         add(step, artifact, "f32", None)

@@ -8,6 +8,7 @@ does not answer as the default engine does at f32 is out, however fast it is.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -147,8 +148,10 @@ class _Tuning:
         first = [one for one in first_trials(forms, options.precisions, options.engines) if one != self._default]
         cpus = cpu_threads()
         self._screen(first, len(first) * (1 + len(variants(self._default, cpus))))
-        near = [one for one in (self._default, *first) if self._is_near(one)]
-        self._screen([trial for one in near for trial in variants(one, cpus)], None)
+        near = sorted((self._behind(one), place, one) for place, one in enumerate((self._default, *first)))
+        others = [variants(one, cpus) for behind, _, one in near if behind <= NEAR]
+        # Those of the fastest first, and of each the most promising first: time may not be enough for all.
+        self._screen([one for column in itertools.zip_longest(*others) for one in column if one is not None], None)
         self._finals()
         results = tuple(self._results.values())
         return Tuned(
@@ -262,14 +265,15 @@ class _Tuning:
         block_s = min(0.5, max(0.02, share_s))
         return end(probe, replace(found, batches=tuple(times(probe, rows, block_s) for rows in self._batches)))
 
-    def _is_near(self, trial: Trial) -> bool:
+    def _behind(self, trial: Trial) -> float:
+        """Return how many times as slow as the best it is, at the size of batch where it is nearest to that."""
         mine = self._results[trial]
         if not mine.ok:
-            return False
+            return math.inf
         able = [result for result in self._results.values() if result.ok]
         objective = self._options.objective
-        return any(
-            mine.seconds(rows, objective) <= NEAR * min(other.seconds(rows, objective) for other in able)
+        return min(
+            mine.seconds(rows, objective) / min(other.seconds(rows, objective) for other in able)
             for rows in self._batches
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from servable.core.errors import invalid_argument
+from servable.lab.statistics import Estimate
 
 PAYS: Final = 1.10
 """A second trial in one plan costs memory and a load: it must be so many times as fast somewhere."""
@@ -59,14 +60,11 @@ def parse_objective(text: str) -> Objective:
     raise invalid_argument(f"{text!r} is no objective: expected throughput, latency, or p99=50ms")
 
 
-def choose_members(
-    times: Times, default: int, objective: Objective, surely: Mapping[int, float] | None = None
-) -> dict[int, int]:
+def choose_members(times: Times, default: int, objective: Objective) -> dict[int, int]:
     """Return which trial runs each measured size of batch: as few different ones as possible, never a slow one.
 
     A set of trials will do if at every size its best is within ``PAYS`` of the best of all, and not behind the default.
-    Of sets of one size the one that is fastest where the objective looks is taken. The default stays where another
-    single trial is not ``surely`` faster: the low end of how many times as fast, by trial, at that size.
+    Of sets of one size the one that is fastest where the objective looks is taken; of equals the default.
     """
     sizes = sorted(times[default])
     able = [trial for trial, of_trial in times.items() if set(of_trial) == set(sizes)]
@@ -74,9 +72,9 @@ def choose_members(
     limit = {rows: min(PAYS * best[rows], max(times[default][rows] / WORSE, best[rows])) for rows in sizes}
     looked = objective.rows(sizes)
 
-    def merit(members: tuple[int, ...]) -> tuple[float, float]:
+    def merit(members: tuple[int, ...]) -> tuple[float, float, bool]:
         fastest = {rows: min(times[trial][rows] for trial in members) for rows in sizes}
-        return fastest[looked], math.fsum(map(math.log, fastest.values()))
+        return fastest[looked], math.fsum(map(math.log, fastest.values())), default not in members
 
     for count in range(1, MOST_MEMBERS + 1):
         sets = [
@@ -84,12 +82,21 @@ def choose_members(
             for members in itertools.combinations(able, count)
             if all(min(times[trial][rows] for trial in members) <= limit[rows] for rows in sizes)
         ]
-        if count == 1 and (default,) in sets and surely is not None:
-            sets = [members for members in sets if members[0] == default or surely.get(members[0], 0.0) > 1]
         if sets:
             chosen = min(sets, key=merit)
-            return {rows: min(chosen, key=lambda trial: times[trial][rows]) for rows in sizes}
-    return {rows: min(able, key=lambda trial: times[trial][rows]) for rows in sizes}
+            return _fastest(chosen, times, sizes, default)
+    return _fastest(able, times, sizes, default)
+
+
+def proven(seconds: float, gain: Estimate | None, default_s: float) -> float:
+    """Return the time to decide by: a gain over the default that may be chance is none."""
+    if gain is None or gain.low is None or gain.low > 1:
+        return seconds
+    return max(seconds, default_s)
+
+
+def _fastest(members: Sequence[int], times: Times, sizes: Sequence[int], default: int) -> dict[int, int]:
+    return {rows: min(members, key=lambda trial: (times[trial][rows], trial != default)) for rows in sizes}
 
 
 def ranges(chosen: Mapping[int, int], times: Times) -> list[tuple[int | None, int]]:

@@ -12,7 +12,7 @@ import msgspec
 from servable.engines.fingerprint import outline
 from servable.engines.tuned_plan import SCHEMA, Figure, Form, Plan, Range, machine_key, plans_dir
 from servable.forge.tune import Result, Tuned
-from servable.forge.tune_choice import choose_members, ranges
+from servable.forge.tune_choice import choose_members, proven, ranges
 from servable.lab.statistics import Estimate
 
 
@@ -20,13 +20,16 @@ def plan_of(tuned: Tuned, now: datetime | None = None) -> Plan:
     """Return the plan: for each range of rows the trial to run, of those that were measured to the end."""
     objective, sizes = tuned.options.objective, tuned.options.batches
     able = finalists(tuned)
+    default_s = {rows: tuned.results[0].seconds(rows, objective) for rows in sizes}
     times = {
-        number: {rows: one.seconds(rows, objective) for rows in sizes}
+        number: {
+            rows: proven(one.seconds(rows, objective), one.gains.get(rows) if number else None, default_s[rows])
+            for rows in sizes
+        }
         for number, one in able.items()
         if all(one.measured.at(rows) is not None for rows in sizes)
     }
-    surely = {number: _low(one, objective.rows(sizes)) for number, one in able.items()}
-    chosen = choose_members(times, 0, objective, surely)
+    chosen = choose_members(times, 0, objective)
     found = ranges(chosen, times)
     used = sorted({able[number].trial.form for _, number in found})
     places = {form: place for place, form in enumerate(used)}
@@ -83,10 +86,3 @@ def _figure(one: Result, rows: int) -> Figure:
     estimate = found.estimate_s()
     seconds = found.median_s if estimate is None else estimate.value
     return Figure(rows, seconds, rows / seconds, gain.value, gain.low, gain.high)
-
-
-def _low(one: Result, rows: int) -> float:
-    gain = one.gains.get(rows)
-    if gain is None:
-        return 0.0
-    return gain.value if gain.low is None else gain.low
