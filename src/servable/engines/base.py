@@ -100,6 +100,9 @@ class EngineOptions:
     ``streams`` above 1 computes a batch in so many parts side by side, which share the threads: for models whose rows are
     known to be independent. ``plan`` is ``off``, ``auto`` or a file of ``servable tune``.
 
+    ``profile`` lets ``begin_profile`` tell what some frameworks count only if told so at the load; it slows them a
+    little.
+
     ``report`` receives lines for a person who waits (progress of a slow load). ``allow_python`` lets a load run Python
     that lies with the model. ``child_timeout_s`` and ``child_memory_mb`` (MiB) bound a model that has a process of its
     own; 0 is no bound. ``link`` is what a model calls other models by, if it can.
@@ -112,6 +115,7 @@ class EngineOptions:
     plan: str = NO_PLAN
     saved_model_tags: tuple[str, ...] = ("serve",)
     allow_python: bool = False
+    profile: bool = False
     child_timeout_s: float = 0.0
     child_memory_mb: int = 0
     report: Callable[[str], None] = field(default=lambda _line: None, compare=False)

@@ -15,9 +15,11 @@ import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, internal, invalid_argument, unavailable
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.core.spans import Span
 from servable.core.tensors import STRING, Array, DType
 from servable.engines import onnx_model
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
+from servable.engines.onnxruntime_profile import SessionProfile
 from servable.engines.plan import cpu_threads
 from servable.engines.streams import threads_of_each
 
@@ -61,14 +63,16 @@ class OnnxRuntimeEngine(Engine):
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(_FATAL)  # what goes wrong comes as an exception
+        chosen = _session_options(onnxruntime, options)
+        profile = SessionProfile(chosen) if options.profile else None
         try:
-            session = onnxruntime.InferenceSession(
-                str(artifact.path), _session_options(onnxruntime, options), providers=["CPUExecutionProvider"]
-            )
+            session = onnxruntime.InferenceSession(str(artifact.path), chosen, providers=["CPUExecutionProvider"])
         except Exception as error:
+            if profile is not None:
+                profile.close()
             raise failed_precondition(f"onnxruntime cannot load {artifact.path}: {_useful(error)}") from error
         never_empty = _DIES_OF_NOTHING.intersection(node.op_type for node in model.graph.node)
-        return OnnxRuntimeModel(session, signature, _runner(session, signature), min(never_empty, default=""))
+        return OnnxRuntimeModel(session, signature, _runner(session, signature), min(never_empty, default=""), profile)
 
 
 class OnnxRuntimeModel(Model):
@@ -78,11 +82,17 @@ class OnnxRuntimeModel(Model):
     concurrent = True
 
     def __init__(
-        self, session: Any, signature: Signature, run: Callable[..., list[Any]], never_empty: str = ""
+        self,
+        session: Any,
+        signature: Signature,
+        run: Callable[..., list[Any]],
+        never_empty: str = "",
+        profile: SessionProfile | None = None,
     ) -> None:
         self.signatures = MappingProxyType({signature.name: signature})
         self._session = session
         self._run = run
+        self._profile = profile
         self._never_empty = never_empty
         self._string_inputs = [name for name, spec in signature.inputs.items() if spec.dtype is STRING]
         self._strings_out = frozenset(name for name, spec in signature.outputs.items() if spec.dtype is STRING)
@@ -105,10 +115,20 @@ class OnnxRuntimeModel(Model):
                 named[name] = _as_bytes(named[name])
         return named
 
+    def begin_profile(self) -> bool:
+        """Begin to note operations, if the session was created to be profiled. It tells once."""
+        return self._profile is not None and self._profile.begin()
+
+    def end_profile(self) -> list[Span]:
+        """Return the operations and runs since."""
+        return [] if self._profile is None else self._profile.end(self._session)
+
     def close(self) -> None:
         """Free the session."""
         self._session = None
         self._run = _closed
+        if self._profile is not None:
+            self._profile.close()
 
     def _translate(self, error: Exception) -> ServingError:
         if isinstance(error, ServingError):

@@ -13,10 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from servable.core.errors import ServingError, failed_precondition, invalid_argument, unavailable
+from servable.core.spans import Span
 from servable.core.tensors import Array
 from servable.engines import onnx_model, savedmodel
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
 from servable.engines.openvino_graphs import Source, forget, runnable, source
+from servable.engines.openvino_profile import Watch, WatchedCore
 from servable.engines.openvino_program import SignaturePrograms
 from servable.engines.plan import cpu_threads
 
@@ -52,12 +54,14 @@ class OpenVinoEngine(Engine):
         core = _core()
         opened = source(core, artifact, options)
         programs = {}
+        watch = Watch() if options.profile else None
+        compiler = core if watch is None else WatchedCore(core, watch)
         for name, signature in opened.signatures.items():
             if runnable(signature):
                 options.report(f"compiling signature {name}")
-                programs[name] = SignaturePrograms(core, opened, signature, _config(options))
+                programs[name] = SignaturePrograms(compiler, opened, signature, _config(options))
         forget(opened)
-        return OpenVinoModel(opened, programs, options.precision, options.streams)
+        return OpenVinoModel(opened, programs, options.precision, options.streams, watch)
 
 
 class OpenVinoModel(Model):
@@ -66,12 +70,18 @@ class OpenVinoModel(Model):
     engine = "openvino"
 
     def __init__(
-        self, opened: Source, programs: dict[str, SignaturePrograms], precision: str, streams: int = 1
+        self,
+        opened: Source,
+        programs: dict[str, SignaturePrograms],
+        precision: str,
+        streams: int = 1,
+        watch: Watch | None = None,
     ) -> None:
         self.signatures = MappingProxyType(dict(opened.signatures))
         self.precision = precision
         self.concurrent = streams > 1
         self._programs = programs
+        self._watch = watch
         self._closed = False
 
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -80,6 +90,14 @@ class OpenVinoModel(Model):
         if programs is None:
             raise self._not_there(signature)
         return programs.run(inputs, outputs)
+
+    def begin_profile(self) -> bool:
+        """Begin to note operations, if the graphs were compiled to count them."""
+        return self._watch is not None and self._watch.begin()
+
+    def end_profile(self) -> list[Span]:
+        """Return the operations of all runs since."""
+        return [] if self._watch is None else self._watch.end()
 
     def close(self) -> None:
         """Free the compiled graphs."""
