@@ -123,8 +123,8 @@ def _few(loads: Sequence[Load]) -> tuple[Load, ...]:
 
 
 def _variants(arguments: argparse.Namespace) -> tuple[Wanted, ...]:
-    shapes = dict(_shape(text) for text in arguments.shape)
-    ranges = dict(_range(text) for text in arguments.range)
+    shapes = dict(shape_of(text) for text in arguments.shape)
+    ranges = dict(range_of(text) for text in arguments.range)
     sizes: list[int | None] = [None]
     if arguments.string_bytes:
         sizes = list(numbers("--string-bytes", arguments.string_bytes, int, least=0))
@@ -151,14 +151,16 @@ def _warmup(text: str) -> float | None:
     return found
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+def shape_of(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=2,3``."""
     name, separator, sizes = text.partition("=")
     if not name or not separator:
         raise invalid_argument(f"--shape {text!r} is no shape: expected NAME=2,3")
     return name, tuple(numbers("--shape", sizes, int, least=0)) if sizes else ()
 
 
-def _range(text: str) -> tuple[str, tuple[float, float]]:
+def range_of(text: str) -> tuple[str, tuple[float, float]]:
+    """Read ``NAME=LOWEST:BELOW``."""
     name, _, bounds = text.partition("=")
     low, separator, high = bounds.partition(":")
     try:

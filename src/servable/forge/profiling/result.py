@@ -1,0 +1,138 @@
+"""What a profile found, and how it is asked for: the parent's side of ``session``."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from servable.core.spans import Span
+from servable.engines.base import Artifact
+from servable.engines.plan import Choice
+from servable.forge.profiling.operations import Profiled, is_operation, operations
+from servable.forge.profiling.resources import Gpu, Phase, Usage
+from servable.forge.worker import run_apart
+
+HOW = ("ops", "chrome", "cprofile", "line", "resources")
+_FRAMEWORK = frozenset({"ops", "chrome"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to profile and with what. ``stats`` takes the file of Python's own profiler."""
+
+    how: str = "ops"
+    signature: str = ""
+    data: Path | None = None
+    batch: int = 1
+    runs: int = 20
+    threads: int = 0
+    stats: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What was found. ``alone`` are the seconds of runs without a profiler, ``profiled`` with it.
+
+    ``functions`` and ``lines`` are rows of Python's profilers; ``spans`` what the framework told, the calls among
+    them. ``told`` is false if the framework cannot tell anything.
+    """
+
+    target: str
+    how: str
+    engine: str
+    signature: str
+    inputs: str
+    rows: int
+    shapes: Mapping[str, str]
+    first_s: float
+    alone: Sequence[float]
+    profiled: Sequence[float]
+    phases: Sequence[Phase]
+    samples: Sequence[Usage]
+    spans: Sequence[Span] = ()
+    dropped: int = 0
+    told: bool = False
+    functions: Sequence[Mapping[str, Any]] = ()
+    lines: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def operations(self) -> Profiled:
+        """The operations by their time."""
+        return operations(self.spans)
+
+    @property
+    def cost(self) -> float | None:
+        """How many times longer a run takes with the profiler than without."""
+        if not self.profiled or not self.alone:
+            return None
+        return statistics.median(self.profiled) / max(statistics.median(self.alone), 1e-9)
+
+    @property
+    def covered(self) -> float | None:
+        """The share of the profiled runs' time that operations account for."""
+        spent = sum(self.profiled)
+        found = sum(span.seconds for span in self.spans if is_operation(span))
+        return self.operations.seconds / spent if spent and found else None
+
+
+def profile_model(
+    target: str, artifact: Artifact, choice: Choice, wanted: Wanted, report: Callable[[str], None] = lambda _line: None
+) -> Profile:
+    """Profile an artifact in a process of its own; the engine's own profiler does not slow what serves."""
+    how = "framework" if wanted.how in _FRAMEWORK else wanted.how
+    with tempfile.TemporaryDirectory(prefix="servable-profile-") as folder:
+        out = Path(folder) / "profile.json"
+        run_apart(
+            "servable.forge.profiling.session:profile",
+            {
+                "artifact": {
+                    "kind": artifact.kind,
+                    "path": str(artifact.path.absolute()),
+                    "transform": str(artifact.transform.absolute()) if artifact.transform else "",
+                    "settings": str(artifact.settings.absolute()) if artifact.settings else "",
+                },
+                "engine": choice.engine,
+                "precision": choice.precision,
+                "threads": wanted.threads,
+                "how": how,
+                "signature": wanted.signature,
+                "data": str(wanted.data.absolute()) if wanted.data else "",
+                "shapes": wanted.shapes,
+                "ranges": wanted.ranges,
+                "batch": wanted.batch,
+                "runs": wanted.runs,
+                "out": str(out),
+                "stats": str(wanted.stats.absolute()) if wanted.stats else "",
+            },
+            report,
+        )
+        found = json.loads(out.read_text())
+    return Profile(
+        target=target,
+        how=wanted.how,
+        engine=f"{choice.engine} at {choice.precision}",
+        signature=found["signature"],
+        inputs=found["inputs"],
+        rows=found["rows"],
+        shapes=found["shapes"],
+        first_s=found["first_s"],
+        alone=[seconds for _, seconds in found["alone"]],
+        profiled=[seconds for _, seconds in found["profiled"]],
+        phases=[Phase(*one) for one in found["phases"]],
+        samples=[
+            Usage(at, cores, rss, threads, Gpu(*gpu) if gpu else None)
+            for at, cores, rss, threads, gpu in found["samples"]
+        ],
+        spans=[Span(*one) for one in found.get("spans", ())],
+        dropped=found.get("dropped", 0),
+        told=found.get("begun", False),
+        functions=found.get("functions", ()),
+        lines=found.get("lines", ()),
+    )
