@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ sys.path.insert(0, str(ROOT))
 from tests import loop_watch  # noqa: E402  # found by the line above
 
 loop_watch.install()
+
+# Plans of whoever works here are not for the tests: they are of the same models.
+_cache = tempfile.TemporaryDirectory(prefix="servable-tests-cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
 
 
 @pytest.fixture(autouse=True)
