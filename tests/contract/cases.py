@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,13 @@ TYPES = (
     "float16", "bfloat16", "float32", "float64", "float8_e5m2", "float8_e4m3fn", "int8", "int16", "int32", "int64",
     "uint8", "uint16", "uint32", "uint64", "bool", "string", "complex64",
 )  # fmt: skip
-"""Element types with a model ``type_<name>``: x[?] -> y[1,?], the same elements. One SavedModel, ``types``, has a
-signature for each: a load of TensorFlow's takes seconds.
+"""Element types with a model ``type_<name>``: x[?] -> y[1,?], the same elements. Where an artifact can have many
+signatures, ``all`` has one for each type and each case: a load of TensorFlow's or PyTorch's takes seconds.
 """
+TFLITE_TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "bool", "string")
+TORCH_TYPES = tuple(name for name in TYPES if name != "string")
+TORCH_EXPORT_TYPES = ("bfloat16",)
+"""Those with a model of their own; each is a process."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,9 @@ def elements(type_name: str) -> Array:
         info = np.iinfo(dtype)
         return np.array([info.min, 0, 1, info.max], dtype=dtype)
     return np.array([0.0, -1.5, 0.25, 448.0]).astype(dtype)
+
+
+def typed_signature(type_name: str) -> Signature:
+    """Return the signature of a type's model, called like the type."""
+    dtype = DTYPES_BY_NAME[type_name]
+    return replace(_signature([("x", dtype, (None,))], [("y", dtype, (1, None))]), name=type_name)

@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 from tests.contract import build_onnx_models, build_python_models
 
+BUILDERS = {
+    "build_saved_models.py": ("saved_model", "graph_def", "tflite"),
+    "build_torch_models.py": ("torch_export", "torchscript"),
+}
+"""What builds in a process of its own, and the kinds that it makes, each in a folder of that name."""
+
 
 @pytest.fixture(scope="session")
 def contract_models(tmp_path_factory: pytest.TempPathFactory):
@@ -17,11 +23,11 @@ def contract_models(tmp_path_factory: pytest.TempPathFactory):
 
     def folder(kind: str) -> Path:
         if kind not in built:
-            built[kind] = tmp_path_factory.mktemp(kind)
-            _build(kind, built[kind])
+            _build(kind, tmp_path_factory.mktemp(kind))
         return built[kind]
 
     def _build(kind: str, target: Path) -> None:
+        built[kind] = target
         if kind == "onnx":
             build_onnx_models.build(target)
         elif kind == "python":
@@ -29,10 +35,12 @@ def contract_models(tmp_path_factory: pytest.TempPathFactory):
         elif kind == "openvino":
             build_onnx_models.convert(folder("onnx"), target)
         else:
-            builder = Path(__file__).with_name("build_saved_models.py")
+            builder, kinds = next(each for each in BUILDERS.items() if kind in each[1])
+            built.update({each: target / each for each in kinds})
             done = subprocess.run(
-                [sys.executable, builder, target], check=False, capture_output=True, text=True, timeout=50
-            )
+                [sys.executable, Path(__file__).with_name(builder), target],
+                check=False, capture_output=True, text=True, timeout=50,
+            )  # fmt: skip
             assert done.returncode == 0, done.stderr
 
     return folder

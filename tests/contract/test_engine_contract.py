@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark.structures import ParameterSet
 from tests.contract import build_python_models
-from tests.contract.cases import CASES, TYPES, elements
+from tests.contract.cases import CASES, TFLITE_TYPES, TORCH_EXPORT_TYPES, TORCH_TYPES, TYPES, elements
 
 from servable.core.errors import Code, ServingError
 from servable.core.signatures import DEFAULT_SIGNATURE
 from servable.core.tensors import DTYPES_BY_NAME, Array
+from servable.engines.artifact import FILES
 from servable.engines.base import Artifact, EngineOptions, Model, engine_class
 from servable.engines.plan import artifact_of_file, choose, load
 
@@ -25,31 +28,40 @@ EXACT_IN_OPENVINO = 2**24
 
 @dataclass(frozen=True)
 class Entrant:
-    """An engine with one kind of artifact, and the element types that it holds."""
+    """An engine with one kind of artifact, and the element types that it holds.
+
+    ``together``: one artifact, ``all``, has a signature for each case and type.
+    """
 
     engine: str
     kind: str
     types: frozenset[str]
+    together: bool = False
 
     def __str__(self) -> str:
         return f"{self.engine}-{self.kind}"
 
 
+def entrant(engine: str, kind: str, types: Iterable[str], *needs: str, together: bool = False) -> ParameterSet:
+    """Return a parameter that is skipped where a package is not installed that it needs."""
+    lacking = [name for name in needs if importlib.util.find_spec(name) is None]
+    marks = [pytest.mark.skip(reason=f"{name} is not installed") for name in lacking]
+    if "tensorflow" in needs:
+        marks.append(pytest.mark.tensorflow)
+    return pytest.param(Entrant(engine, kind, frozenset(types), together), id=f"{engine}-{kind}", marks=marks)
+
+
 ENTRANTS = [
-    pytest.param(Entrant("onnxruntime", "onnx", frozenset(TYPES) - {"complex64"}), id="onnxruntime-onnx"),
-    pytest.param(Entrant("openvino", "onnx", frozenset(OPENVINO_TYPES)), id="openvino-onnx"),
-    pytest.param(Entrant("openvino", "openvino", frozenset(OPENVINO_TYPES)), id="openvino-openvino"),
-    pytest.param(Entrant("python", "python", frozenset(build_python_models.TYPES)), id="python-python"),
-    pytest.param(
-        Entrant("openvino", "saved_model", frozenset(OPENVINO_TYPES)),
-        id="openvino-saved_model",
-        marks=pytest.mark.tensorflow,
-    ),
-    pytest.param(
-        Entrant("tensorflow", "saved_model", frozenset(TYPES)),
-        id="tensorflow-saved_model",
-        marks=pytest.mark.tensorflow,
-    ),
+    entrant("onnxruntime", "onnx", set(TYPES) - {"complex64"}),
+    entrant("openvino", "onnx", OPENVINO_TYPES),
+    entrant("openvino", "openvino", OPENVINO_TYPES),
+    entrant("python", "python", build_python_models.TYPES),
+    entrant("openvino", "saved_model", OPENVINO_TYPES, "tensorflow"),
+    entrant("tensorflow", "saved_model", TYPES, "tensorflow", together=True),
+    entrant("tensorflow", "graph_def", TYPES, "tensorflow", together=True),
+    entrant("litert", "tflite", TFLITE_TYPES, "tensorflow", "ai_edge_litert"),
+    entrant("torch", "torch_export", TORCH_EXPORT_TYPES, "torch"),
+    entrant("torch", "torchscript", TORCH_TYPES, "torch", together=True),
 ]
 
 
@@ -62,22 +74,30 @@ class Bench:
         self._models: dict[str, Model] = {}
 
     def artifact(self, name: str) -> Artifact:
-        return artifact_of_file(self.folder / name / "1")
+        return artifact_of_file(self.folder / ("all" if self.entrant.together else name) / "1")
 
     def load(self, artifact: Artifact, options: EngineOptions | None = None) -> Model:
         options = replace(options or EngineOptions(), allow_python=True)
         return load(choose(artifact, self.entrant.engine), artifact, options)
 
     def model(self, name: str) -> Model:
+        name = "all" if self.entrant.together else name
         if name not in self._models:
             self._models[name] = self.load(self.artifact(name))
         return self._models[name]
 
-    def typed(self, type_name: str) -> tuple[Model, str]:
-        """Return a model for an element type, and its signature for it."""
-        if self.entrant.engine == "tensorflow":
-            return self.model("types"), type_name
-        return self.model(f"type_{type_name}"), DEFAULT_SIGNATURE
+    def called(self, name: str) -> str:
+        """Return the name of a case's signature."""
+        return name if self.entrant.together else DEFAULT_SIGNATURE
+
+    def run(self, name: str, inputs: dict[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Compute a case; all of its outputs, if none are named."""
+        wanted = tuple(CASES[name].signature.outputs) if outputs is None else outputs
+        return self.model(name).run(self.called(name), inputs, wanted)
+
+    def run_type(self, type_name: str, inputs: dict[str, Array]) -> Array:
+        name = type_name if self.entrant.together else f"type_{type_name}"
+        return self.model(name).run(self.called(name), inputs, ("y",))["y"]
 
     def close(self) -> None:
         for model in self._models.values():
@@ -99,7 +119,7 @@ def assert_close(found: Array, expected: Array) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_signatures_are_the_artifacts_own(bench: Bench, name: str) -> None:
-    found = bench.model(name).signatures[DEFAULT_SIGNATURE]
+    found = bench.model(name).signatures[bench.called(name)]
     expected = CASES[name].signature
     for given, wanted in ((found.inputs, expected.inputs), (found.outputs, expected.outputs)):
         assert set(given) == set(wanted)
@@ -115,7 +135,7 @@ def test_signatures_are_the_artifacts_own(bench: Bench, name: str) -> None:
 def test_outputs_are_what_the_model_means(bench: Bench, name: str, rows: int) -> None:
     case = CASES[name]
     inputs = case.inputs(rows)
-    found = bench.model(name).run(DEFAULT_SIGNATURE, inputs, tuple(case.signature.outputs))
+    found = bench.run(name, inputs)
     expected = case.outputs(inputs)
     assert list(found) == list(case.signature.outputs)
     for alias, array in expected.items():
@@ -125,14 +145,14 @@ def test_outputs_are_what_the_model_means(bench: Bench, name: str, rows: int) ->
 
 def test_no_rows_give_no_rows(bench: Bench) -> None:
     empty = np.zeros((0, 8), np.float32)
-    found = bench.model("perceptron").run(DEFAULT_SIGNATURE, {"x": empty}, ("probabilities",))
+    found = bench.run("perceptron", {"x": empty}, ("probabilities",))
     assert found["probabilities"].shape == (0, 4)
 
 
 @pytest.mark.parametrize("outputs", [("label",), ("probabilities",), ("probabilities", "label")])
 def test_only_the_outputs_asked_for_come_in_the_order_asked_for(bench: Bench, outputs: tuple[str, ...]) -> None:
     inputs = CASES["perceptron"].inputs(3)
-    found = bench.model("perceptron").run(DEFAULT_SIGNATURE, inputs, outputs)
+    found = bench.run("perceptron", inputs, outputs)
     assert tuple(found) == outputs
     for alias in outputs:
         assert_close(found[alias], CASES["perceptron"].outputs(inputs)[alias])
@@ -151,20 +171,19 @@ def test_only_the_outputs_asked_for_come_in_the_order_asked_for(bench: Bench, ou
 )
 def test_shapes_that_do_not_fit_are_the_clients_fault(bench: Bench, name: str, inputs: dict[str, Array]) -> None:
     case = CASES[name]
-    model = bench.model(name)
     with pytest.raises(ServingError) as failure:
-        model.run(DEFAULT_SIGNATURE, inputs, tuple(case.signature.outputs))
+        bench.run(name, inputs)
     assert failure.value.code is Code.INVALID_ARGUMENT
     assert "\n\n" not in failure.value.message
     good = case.inputs(2)
-    found = model.run(DEFAULT_SIGNATURE, good, tuple(case.signature.outputs))
+    found = bench.run(name, good)
     for alias, array in case.outputs(good).items():
         assert_close(found[alias], array)
 
 
 def test_an_index_beyond_the_table_is_the_clients_fault(bench: Bench) -> None:
     with pytest.raises(ServingError) as failure:
-        bench.model("tokens").run(DEFAULT_SIGNATURE, {"ids": np.array([[1, 2, 3, 4, 10]])}, ("mean",))
+        bench.run("tokens", {"ids": np.array([[1, 2, 3, 4, 10]])})
     assert failure.value.code is Code.INVALID_ARGUMENT
     assert "10" in failure.value.message
 
@@ -181,13 +200,12 @@ def test_a_type_is_held_exactly_or_refused_by_name(bench: Bench, type_name: str)
             with pytest.raises(ServingError, match=type_name):
                 bench.load(bench.artifact(f"type_{type_name}"))
         return
-    model, signature = bench.typed(type_name)
     given = elements(type_name)
     if bench.entrant.engine == "openvino" and given.dtype.kind in "iu":
         given = np.clip(given, -EXACT_IN_OPENVINO if given.dtype.kind == "i" else 0, EXACT_IN_OPENVINO)
     if bench.entrant.engine == "onnxruntime" and type_name == "string":
         given = given[:3]  # ONNX strings end at a zero byte
-    found = model.run(signature, {"x": given}, ("y",))["y"]
+    found = bench.run_type(type_name, {"x": given})
     assert found.dtype == DTYPES_BY_NAME[type_name].numpy
     assert found.shape == (1, len(given))
     assert found[0].tolist() == given.tolist()
@@ -198,7 +216,7 @@ def test_arrays_that_are_views_are_taken(bench: Bench) -> None:
     wide = np.arange(24, dtype=np.float32).reshape(4, 6)
     frozen = np.frombuffer(bytes(wide[:, :3].tobytes()), np.float32).reshape(4, 3)
     inputs: dict[str, Array] = {"a": wide[:, ::2], "b": frozen}
-    found = bench.model("two_inputs").run(DEFAULT_SIGNATURE, inputs, tuple(case.signature.outputs))
+    found = bench.run("two_inputs", inputs)
     for alias, array in case.outputs(inputs).items():
         assert_close(found[alias], array)
     assert np.array_equal(wide, np.arange(24, dtype=np.float32).reshape(4, 6))
@@ -206,42 +224,36 @@ def test_arrays_that_are_views_are_taken(bench: Bench) -> None:
 
 def test_an_answer_stays_when_the_next_call_comes(bench: Bench) -> None:
     case = CASES["two_inputs"]
-    model = bench.model("two_inputs")
-    first = model.run(DEFAULT_SIGNATURE, inputs := case.inputs(3), ("product",))["product"]
-    model.run(DEFAULT_SIGNATURE, {"a": np.ones((3, 3), np.float32), "b": np.ones((3, 3), np.float32)}, ("product",))
+    first = bench.run("two_inputs", inputs := case.inputs(3), ("product",))["product"]
+    bench.run("two_inputs", {"a": np.ones((3, 3), np.float32), "b": np.ones((3, 3), np.float32)}, ("product",))
     assert_close(first, case.outputs(inputs)["product"])
 
 
 def test_another_thread_than_the_loaders_may_run_it(bench: Bench) -> None:
     case = CASES["perceptron"]
     inputs = case.inputs(4)
-    model = bench.model("perceptron")
+    bench.model("perceptron")
     found: list[Array] = []
     thread = threading.Thread(
-        target=lambda: found.append(model.run(DEFAULT_SIGNATURE, inputs, ("probabilities",))["probabilities"])
+        target=lambda: found.append(bench.run("perceptron", inputs, ("probabilities",))["probabilities"])
     )
     thread.start()
     thread.join()
     assert_close(found[0], case.outputs(inputs)["probabilities"])
 
 
-def test_the_number_of_threads_changes_no_answer(bench: Bench) -> None:
+def test_threads_change_no_answer_and_after_closing_nothing_runs(bench: Bench) -> None:
     case = CASES["perceptron"]
     inputs = case.inputs(32)
     model = bench.load(bench.artifact("perceptron"), EngineOptions(intra_op_threads=3, inter_op_threads=2))
     try:
-        found = model.run(DEFAULT_SIGNATURE, inputs, ("probabilities",))["probabilities"]
+        found = model.run(bench.called("perceptron"), inputs, ("probabilities",))["probabilities"]
     finally:
         model.close()
     assert_close(found, case.outputs(inputs)["probabilities"])
-
-
-def test_closing_twice_is_closing_once_and_afterwards_nothing_runs(bench: Bench) -> None:
-    model = bench.load(bench.artifact("scalar"))
-    model.close()
     model.close()
     with pytest.raises(ServingError):
-        model.run(DEFAULT_SIGNATURE, CASES["scalar"].inputs(1), ("y",))
+        model.run(bench.called("perceptron"), inputs, ("probabilities",))
 
 
 def test_what_is_whole_is_complete(bench: Bench) -> None:
@@ -250,7 +262,8 @@ def test_what_is_whole_is_complete(bench: Bench) -> None:
 
 
 def test_what_lost_its_second_half_is_neither_complete_nor_loaded(bench: Bench, tmp_path: Path) -> None:
-    shutil.copytree(bench.folder / "perceptron" / "1", tmp_path / "1")
+    whole = bench.artifact("perceptron").path
+    shutil.copytree(whole if whole.is_dir() else whole.parent, tmp_path / "1")
     artifact = artifact_of_file(tmp_path / "1")
     main = artifact.path / "saved_model.pb" if artifact.kind == "saved_model" else artifact.path
     main.write_bytes(main.read_bytes()[: main.stat().st_size // 2])
@@ -260,8 +273,7 @@ def test_what_lost_its_second_half_is_neither_complete_nor_loaded(bench: Bench, 
 
 
 def test_a_file_that_left_after_it_was_found_is_not_found(bench: Bench, tmp_path: Path) -> None:
-    names = {"onnx": "model.onnx", "openvino": "model.xml", "python": "model.py", "saved_model": "gone"}
-    gone = names[bench.entrant.kind]
+    gone = next((name for name, kind in FILES.items() if kind == bench.entrant.kind), "gone")
     artifact = Artifact(bench.entrant.kind, tmp_path / gone)
     assert str(tmp_path / gone) in (engine_class(bench.entrant.engine).complete(artifact) or "")
     with pytest.raises(ServingError) as failure:

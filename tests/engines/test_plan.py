@@ -17,9 +17,13 @@ ONNX = Artifact("onnx", Path("/m/1/model.onnx"))
 IR = Artifact("openvino", Path("/m/1/model.xml"))
 
 
-def without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "tensorflow" else find(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in packages else find(name))
+
+
+def without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorflow")
 
 
 @pytest.mark.tensorflow
@@ -59,8 +63,28 @@ def test_an_engine_that_is_not_installed_is_refused_with_what_to_install(monkeyp
         choose(SAVED_MODEL, "tensorflow")
 
 
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"),
+    [
+        ("tflite", "ai_edge_litert", "litert"),
+        ("torch_export", "torch", "torch"),
+        ("torchscript", "torch", "torch"),
+        ("graph_def", "tensorflow", "tensorflow"),
+    ],
+)
+def test_what_no_engine_here_reads_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, kind: str, package: str, extra: str
+) -> None:
+    without(monkeypatch, package)
+    with pytest.raises(ServingError, match=rf"/m/1/x needs .*pip install 'servable\[{extra}\]'") as failure:
+        choose(Artifact(kind, Path("/m/1/x")))
+    assert failure.value.code is Code.FAILED_PRECONDITION
+
+
 def test_an_engine_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(ServingError, match="no engine is called 'caffe'; there are onnxruntime, openvino, python"):
+    with pytest.raises(
+        ServingError, match="no engine is called 'caffe'; there are litert, onnxruntime, openvino, python"
+    ):
         choose(ONNX, "caffe")
 
 

@@ -98,7 +98,7 @@ SIGNATURES = st.dictionaries(
 ).map(lambda found: {name: Signature(name, *rest) for name, rest in found.items()})  # fmt: skip
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(signatures=SIGNATURES)
 def test_what_is_written_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, signatures: dict[str, Signature]
