@@ -6,6 +6,7 @@ every weight. This reads the lengths and skips what they cover. Field numbers ar
 
 from __future__ import annotations
 
+import functools
 import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +22,8 @@ _LONGEST_VARINT = 10
 Rewrite: TypeAlias = Callable[[mmap.mmap, int, int], bytes]
 
 
-def read_skeleton(path: Path) -> bytes:
-    """Return the file's ModelProto without the values of its initializers.
+def read_skeleton(path: Path, keep_bytes: int = 0) -> bytes:
+    """Return the file's ModelProto without the values of its initializers, but for those of up to ``keep_bytes``.
 
     ``ValueError`` says at which byte it is damaged or ends too early; ``OSError`` is the file system's.
     """
@@ -30,14 +31,16 @@ def read_skeleton(path: Path) -> bytes:
         if not path.stat().st_size:
             return b""
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _rewritten(data, 0, len(data), _GRAPH_OF_MODEL, _graph)
+            return _rewritten(data, 0, len(data), _GRAPH_OF_MODEL, functools.partial(_graph, keep_bytes))
 
 
-def _graph(data: mmap.mmap, begin: int, end: int) -> bytes:
-    return _rewritten(data, begin, end, _INITIALIZER_OF_GRAPH, _tensor)
+def _graph(keep_bytes: int, data: mmap.mmap, begin: int, end: int) -> bytes:
+    return _rewritten(data, begin, end, _INITIALIZER_OF_GRAPH, functools.partial(_tensor, keep_bytes))
 
 
-def _tensor(data: mmap.mmap, begin: int, end: int) -> bytes:
+def _tensor(keep_bytes: int, data: mmap.mmap, begin: int, end: int) -> bytes:
+    if end - begin <= keep_bytes:
+        return data[begin:end]
     kept = [data[start:stop] for field, start, _, stop in _fields(data, begin, end) if field not in _VALUES_OF_TENSOR]
     return b"".join(kept)
 

@@ -48,7 +48,12 @@ def read(directory: Path, tags: Sequence[str] = ("serve",)) -> SavedModel:
 
     NOT_FOUND if there is no such file or meta graph; DATA_LOSS if the file cannot be understood.
     """
-    meta_graphs = _parse(directory).meta_graphs
+    return of_message(_parse(directory), directory, tags)
+
+
+def of_message(saved_model: Any, directory: Path, tags: Sequence[str] = ("serve",)) -> SavedModel:
+    """Return the meta graph of a message that was read otherwise; NOT_FOUND as in ``read``."""
+    meta_graphs = saved_model.meta_graphs
     for meta_graph in meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
             return SavedModel(directory, meta_graph, _signatures(meta_graph), Graph(meta_graph.graph_def))

@@ -1,0 +1,1 @@
+"""What an artifact consists of, read from its files without running anything of it."""
