@@ -28,12 +28,13 @@ def table_of(judged: Sequence[Judged]) -> Table:
 def report_of(tree: Tree, judged: Sequence[Judged]) -> Report:
     """Return the whole report."""
     states = [state_of(judged, step) for step in STEPS]
-    done, left = states.count(State.DONE), states.count(State.TO_DO)
+    done, left, spared = (states.count(state) for state in (State.DONE, State.TO_DO, State.NONE))
     cut = [Notice(f"{tree.root} holds more files than were looked at ({len(tree.files)})")] if tree.cut else []
     return Report(
         title=f"Checklist of {tree.root}",
         subtitle="by what lies in the folder; a file that says a thing was done is taken at its word",
-        verdict=f"{done} of {len(STEPS)} steps are done, {left} to do",
+        verdict=f"{done} of {len(STEPS)} steps are done, {left} to do"
+        + (f", {spared} not applicable" if spared else ""),
         tone=Tone.GOOD if not left else Tone.WARNING,
         lead=cut,
         sections=(Section("Steps", (table_of(judged),)),),

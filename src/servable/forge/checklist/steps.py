@@ -50,19 +50,9 @@ class Judged:
 
 
 PROSE: Final = (
-    "*.md",
-    "*.rst",
-    "*.txt",
-    "*.toml",
-    "*.yml",
-    "*.yaml",
-    "*.sh",
-    "Makefile",
-    "*.mk",
-    "*.cfg",
-    "*.ini",
+    "*.md", "*.rst", "requirements*.txt", "*.toml", "*.yml", "*.yaml", "*.sh", "Makefile", "*.mk", "*.cfg", "*.ini",
     "run",
-)
+)  # fmt: skip
 SCRIPTS: Final = (
     "*.sh", "Makefile", "*.mk", "*.yml", "*.yaml", "Dockerfile*", "*.Dockerfile", "Jenkinsfile", "*.toml", "*.service",
     "Procfile", "Justfile", "*.py", "run", "*.cfg", "*.ini",
@@ -76,12 +66,18 @@ _FROZEN: Final = (
 )  # fmt: skip
 _CHECKPOINTS: Final = ("*.keras", "*.h5", "*.pth", "*.ckpt", "*.ckpt-*", "checkpoint", "*.safetensors")
 
-_SPEED = re.compile(
-    r"--slo\b|max_latency|\bp9\d\b.{0,40}\b\d+\s*m?s\b|latency.{0,60}\b\d+\s*m?s\b|\d+\s*req(uest)?s?\s*(/|a|per)\s*s",
-    re.IGNORECASE,
-)
-_ACCURACY = re.compile(r"--max-drop|\b(accuracy|precision|recall|f1|auc|top-?[15])\b.{0,60}\d", re.IGNORECASE)
-_SIZE = re.compile(r"--goal[ =]size|(size|memory|disk).{0,60}\b\d+\s*[KMG]i?B\b|child_memory_mb", re.IGNORECASE)
+_BOUND = r"must|at most|at least|below|under|less than|more than|within|no more|budget|target|objective|<|>|≤|≥"
+
+
+def _demand(subjects: str, commands: str) -> re.Pattern[str]:
+    """Return what finds a line that sets a bound to one of these, in numbers, or a command that does."""
+    line = rf"^(?=.*\b(?:{subjects})\b)(?=.*(?:{_BOUND}))(?=.*\d).*$"
+    return re.compile(rf"{commands}|{line}", re.IGNORECASE | re.MULTILINE)
+
+
+_SPEED = _demand(r"latency|p9\d|p99\.9|response time|throughput|requests? (?:a|per) second", r"--slo\b|max_latency\s*=")
+_ACCURACY = _demand(r"accuracy|precision|recall|f1|auc|top-?[15]|error rate", r"--max-drop\b")
+_SIZE = _demand(r"size|memory|disk|RAM|megabytes?|[MG]i?B", r"--goal[ =]size|child_memory_mb\s*=")
 _TRAINS = re.compile(
     r"\.fit\(|GradientTape|optimizer\.step\(|\.backward\(\)|Trainer\(|train_on_batch|servable (compress|example build)"
 )
@@ -95,7 +91,7 @@ _SERVES = re.compile(
 )
 _CHECKS = re.compile(r"servable check|--servable-model|servable_profile")
 _MEASURES = re.compile(r"servable (bench|profile)|wrk |h2load |locust|k6 run|py-spy|cProfile|line_profiler")
-_TRACES = re.compile(r'"traceEvents"|"latency_ns"|"p99')
+_TRACES = re.compile(r'"traceEvents"|"(p99_ms|p99_ns|latencies|runs_s|throughput_per_s)"\s*:')
 _DEPLOYS = re.compile(
     r"kind:\s*(Deployment|StatefulSet|InferenceService|RayService|Knative)|^services:|\[Service\]|servable push|"
     r"helm (install|upgrade)|kubectl apply|ansible",
@@ -153,6 +149,15 @@ def _saying(words: re.Pattern[str], *patterns: str) -> Callable[[Tree], list[str
     return lambda tree: tree.saying(words, *patterns)
 
 
+def _demanded(words: re.Pattern[str]) -> Callable[[Tree], list[str]]:
+    """Look into what says what must be; a list of changes and a report of measurements say what was."""
+    return lambda tree: [
+        file
+        for file in tree.saying(words, *PROSE)
+        if "changelog" not in file.lower() and "benchmark" not in file.lower()
+    ]
+
+
 def _named(*patterns: str) -> Callable[[Tree], list[str]]:
     return lambda tree: tree.named(*patterns)
 
@@ -163,9 +168,9 @@ def _any(*finders: Callable[[Tree], list[str]]) -> Callable[[Tree], list[str]]:
 
 STEPS: Final[Sequence[Step]] = (
     Step(1, "gather requirements", (
-        Part("speed", _saying(_SPEED, *PROSE), "servable bench URL --slo p99=50ms"),
-        Part("accuracy", _saying(_ACCURACY, *PROSE), "servable optimize MODEL --max-drop 0.01"),
-        Part("size", _saying(_SIZE, *PROSE), "servable optimize MODEL --goal size"),
+        Part("speed", _demanded(_SPEED), "servable bench URL --slo p99=50ms"),
+        Part("accuracy", _demanded(_ACCURACY), "servable optimize MODEL --max-drop 0.01"),
+        Part("size", _demanded(_SIZE), "servable optimize MODEL --goal size"),
     )),
     Step(2, "train", (
         Part(
