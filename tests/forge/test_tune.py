@@ -21,9 +21,9 @@ from servable.engines.tuned_plan import Setting, plans_dir
 from servable.forge import tune as tuning
 from servable.forge.samples import Samples
 from servable.forge.trials import Form, Trial, first_trials, variants
-from servable.forge.tune import TuneOptions, as_json, tune
+from servable.forge.tune import TuneOptions, tune
 from servable.forge.tune_choice import Objective
-from servable.forge.tune_page import objective_missed, tune_report
+from servable.forge.tune_page import as_json, objective_missed, tune_report
 from servable.forge.tune_plan import plan_file, plan_of
 from servable.report.html import write_html
 

@@ -76,8 +76,7 @@ def _show(arguments: argparse.Namespace, tuned: Any, plan: Any, place: Path) -> 
     import msgspec
 
     from servable.cli.reports import put_report
-    from servable.forge.tune import as_json
-    from servable.forge.tune_page import candidates_table, tune_report
+    from servable.forge.tune_page import as_json, candidates_table, tune_report
 
     report, table = tune_report(tuned, plan, str(place)), candidates_table(tuned, plan)
     if arguments.json:

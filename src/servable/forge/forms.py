@@ -35,6 +35,7 @@ def forms_of(
     precisions: Collection[str],
     samples: Samples,
     report: Report = lambda _line: None,
+    engines: Collection[str] = (),
     cache: Path | None = None,
 ) -> tuple[list[Form], list[str]]:
     """Return the model itself and what could be made of it, and why other forms could not be.
@@ -53,7 +54,7 @@ def forms_of(
         else:
             forms.append(Form(made, step.name, precision, fingerprint(made)))
 
-    for step in _conversions(artifact.kind):
+    for step in _conversions(artifact.kind, engines):
         add(step, artifact, "f32", None)
     if "int8" in precisions:
         for step, source in list(_quantizations([form.artifact for form in forms])):
@@ -61,8 +62,9 @@ def forms_of(
     return forms, notes
 
 
-def _conversions(kind: str) -> Iterator[Step]:
-    for wanted in OTHER_KINDS.get(kind, ()):
+def _conversions(kind: str, engines: Collection[str]) -> Iterator[Step]:
+    lite = ("tflite",) if "litert" in engines else ()  # seldom the fastest, and a slow conversion: if asked for
+    for wanted in (*OTHER_KINDS.get(kind, ()), *lite):
         able = (step for step in convert_steps.STEPS if kind in step.reads and step.writes == wanted)
         step = next(able, None)
         if step is not None:

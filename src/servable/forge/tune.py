@@ -13,9 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from servable.core.errors import ServingError, failed_precondition
 from servable.core.signatures import Signature
@@ -141,7 +139,7 @@ class _Tuning:
         self._report(f"the reference: {self._default.setting}")
         self._screen_default()
         making = time.monotonic()
-        forms, notes = forms_of(self._artifact, options.precisions, self._samples, self._report)
+        forms, notes = forms_of(self._artifact, options.precisions, self._samples, self._report, options.engines)
         self._began += time.monotonic() - making
         self._notes += notes
         self._forms = forms
@@ -172,8 +170,12 @@ class _Tuning:
                 )
             self._asked = self._questions(probe.signatures)
             self._right = probe.answers(self._asked)
+            verdict = compare(self._asked[:1], self._right[:1], probe.answers(self._asked[:1]), EXACT)
+            if not verdict.ok:
+                self._notes.append(
+                    f"the model does not answer twice alike, so nothing can be verified: {verdict.faults[0]}"
+                )
             measured = self._timed(probe, found)
-            verdict = compare(self._asked, self._right, probe.answers(self._asked), EXACT)
         self._results[self._default] = Result(self._default, measured, verdict)
         self._tell(self._results[self._default])
 
@@ -247,7 +249,8 @@ class _Tuning:
                 return Result(trial, found, reason=error.message)
             measured = self._timed(probe, found)
         if not verdict.ok:
-            return Result(trial, measured, verdict, reason=f"it answers differently: {verdict.faults[0]}")
+            hint = " (for inputs that were made up: --data gives real ones)" if self._samples.made_up else ""
+            return Result(trial, measured, verdict, reason=f"it answers differently: {verdict.faults[0]}{hint}")
         return Result(trial, measured, verdict, reason=measured.reason)
 
     def _verdict(self, trial: Trial, names: dict[str, str], probe: Probe) -> Verdict:
@@ -294,7 +297,7 @@ class _Tuning:
                 begin(probe, self._samples, self._name_in(self._forms[one.form]), self._batches)
                 for probe, one in zip(probes, trials, strict=True)
             ]
-            rounds, block_s = self._rounds(trials)
+            rounds, block_s, _ = self._rounds(trials)
             found = in_turn(probes, found, self._batches, rounds, block_s, self._report)
             found = [end(probe, one) for probe, one in zip(probes, found, strict=True)]
         default = found[trials.index(self._default)]
@@ -314,10 +317,12 @@ class _Tuning:
                 trial = ordered[place].trial
                 if trial not in chosen and len(chosen) < FINALISTS:
                     chosen.append(trial)
+        while len(chosen) > 2 and self._rounds(chosen)[2] > self._options.budget_s - self._elapsed_s():
+            chosen.pop()
         return chosen
 
-    def _rounds(self, trials: Sequence[Trial]) -> tuple[int, float]:
-        """Return how many rounds fit into what is left, and how long a block of one size of batch is."""
+    def _rounds(self, trials: Sequence[Trial]) -> tuple[int, float, float]:
+        """Return how many rounds fit into what is left, how long a block of one size of batch is, and all of it."""
         left_s = max(0.0, self._options.budget_s - self._elapsed_s())
         blocks = len(trials) * len(self._batches)
         block_s = min(0.25, max(0.03, left_s / blocks / 12))
@@ -326,7 +331,8 @@ class _Tuning:
             for trial in trials
             for rows in self._batches
         ]
-        return max(LEAST_ROUNDS, min(MOST_ROUNDS, int(left_s / math.fsum(typical)))), block_s
+        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(left_s / math.fsum(typical))))
+        return rounds, block_s, rounds * math.fsum(typical)
 
     # -- words ----------------------------------------------------------------------------------------------------
 
@@ -377,28 +383,3 @@ def _main(signatures: dict[str, Signature]) -> Signature:
     if found is None:
         raise failed_precondition("the model has no signature that takes inputs and gives outputs")
     return found
-
-
-def as_json(tuned: Tuned) -> dict[str, Any]:
-    """Return all of it for JSON."""
-    return {
-        "artifact": str(tuned.artifact.path),
-        "objective": str(tuned.options.objective),
-        "batches": list(tuned.options.batches),
-        "inputs": tuned.samples.origin,
-        "seconds": tuned.seconds,
-        "notes": list(tuned.notes),
-        "forms": [msgspec.to_builtins(form.record()) for form in tuned.forms],
-        "results": [
-            {
-                "form": result.trial.form,
-                "precision": result.trial.precision,
-                "setting": msgspec.to_builtins(result.trial.setting),
-                "measured": result.measured.as_json(),
-                "verdict": None if result.verdict is None else result.verdict.as_json(),
-                "gains": {str(rows): msgspec.to_builtins(gain) for rows, gain in result.gains.items()},
-                "reason": result.reason,
-            }
-            for result in tuned.results
-        ],
-    }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from servable.engines.tuned_plan import Plan
 from servable.forge.tune import Result, Tuned
@@ -105,10 +108,9 @@ def _plan_blocks(tuned: Tuned, plan: Plan, kept: str) -> tuple[Block, ...]:
     low = 1
     rows: list[tuple[Cell, ...]] = []
     for part in plan.ranges:
-        reach = f"{low} and more" if part.rows is None else f"{low} to {part.rows}" if part.rows > low else str(low)
         gains = ", ".join(f"{figure.gain:.2f}x at {figure.rows}" for figure in part.figures)
         made = plan.forms[part.form].made or "as it is"
-        rows.append((reach, str(part.setting), made, gains, f"{part.difference:.2g}", part.tolerance))
+        rows.append((_reach(low, part.rows), str(part.setting), made, gains, f"{part.difference:.2g}", part.tolerance))
         low = (part.rows or 0) + 1
     columns = [Column(name) for name in ("rows", "runs", "form", "over the default", "difference", "allowed")]
     found: list[Block] = [Table(columns, rows)]
@@ -221,9 +223,15 @@ def _used(one: Result, tuned: Tuned, plan: Plan) -> str:
     low, found = 1, []
     for part in plan.ranges:
         if part.setting == one.trial.setting and plan.forms[part.form] == tuned.forms[one.trial.form].record():
-            found.append(f"from {low}" if part.rows is None else f"{low} to {part.rows}")
+            found.append(_reach(low, part.rows))
         low = (part.rows or 0) + 1
     return ", ".join(found)
+
+
+def _reach(low: int, high: int | None) -> str:
+    if high is None:
+        return f"{low} and more"
+    return str(low) if high == low else f"{low} to {high}"
 
 
 def _time(one: Result, rows: int) -> Cell:
@@ -244,3 +252,28 @@ def _cell(estimate: Estimate | None) -> Cell:
 
 def _difference(one: Result) -> Cell:
     return None if one.verdict is None else f"{one.verdict.relative:.2g}"
+
+
+def as_json(tuned: Tuned) -> dict[str, Any]:
+    """Return all of it for JSON."""
+    return {
+        "artifact": str(tuned.artifact.path),
+        "objective": str(tuned.options.objective),
+        "batches": list(tuned.options.batches),
+        "inputs": tuned.samples.origin,
+        "seconds": tuned.seconds,
+        "notes": list(tuned.notes),
+        "forms": [msgspec.to_builtins(form.record()) for form in tuned.forms],
+        "results": [
+            {
+                "form": result.trial.form,
+                "precision": result.trial.precision,
+                "setting": msgspec.to_builtins(result.trial.setting),
+                "measured": result.measured.as_json(),
+                "verdict": None if result.verdict is None else result.verdict.as_json(),
+                "gains": {str(rows): msgspec.to_builtins(gain) for rows, gain in result.gains.items()},
+                "reason": result.reason,
+            }
+            for result in tuned.results
+        ],
+    }
