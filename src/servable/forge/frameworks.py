@@ -15,20 +15,21 @@ from servable.core.errors import ServingError, invalid_argument
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, engine_class
 from servable.forge import arrays
-from servable.forge.framework_forms import INPUT, MODEL, OUTPUT
+from servable.forge.artifacts import find_source
+from servable.forge.framework_forms import COMPARED, INPUT, MODEL, OUTPUT
 from servable.forge.runs import BATCHES, COLD, RUNS, Runs
 from servable.forge.steps import steps
 from servable.forge.worker import run_apart
 from servable.forge.workshop import perform
 from servable.lab import machine
 from servable.zoo import catalog
+from servable.zoo.weights import weights_of
 
 Report = Callable[[str], None]
 
 PARITY: Final = 1e-4
 """What two frameworks with the same weights may differ by."""
 _SEED = 7
-_COMPARED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,13 @@ def compare_frameworks(
     """Measure every form that is installed, one after the other. One that fails is a result with the reason."""
     if not batches or min(batches) < 1 or runs < 1 or cold < 0:
         raise invalid_argument("batch sizes and timed runs are 1 or more, cold runs 0 or more")
-    # More than one row is compared, whatever is timed: a batch of one hides what mixes rows.
-    inputs = catalog.sample_inputs(MODEL, max(_COMPARED, *batches), _SEED)
-    expected = catalog.reference(MODEL, {INPUT: inputs[INPUT][:_COMPARED]})[OUTPUT]
+    inputs = catalog.sample_inputs(MODEL, max(COMPARED, *batches), _SEED)
+    report("drawing weights, computing what is right")
+    expected = catalog.reference(MODEL, {INPUT: inputs[INPUT][:COMPARED]})[OUTPUT]
     with tempfile.TemporaryDirectory(prefix="servable-") as folder:
         bench = _Bench(Path(folder), tuple(batches), runs, cold, expected, report)
         arrays.save(bench.asked, [inputs])
+        arrays.save(bench.weights, [weights_of(MODEL, catalog.DEFAULT_SEED)])
         return Frameworks(tuple(bench.measure(form) for form in forms), tuple(batches), runs, cold)
 
 
@@ -143,6 +145,10 @@ class _Bench:
     @property
     def asked(self) -> Path:
         return self.folder / "asked.npz"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "weights.npz"
 
     def measure(self, form: Form) -> FormResult:
         if importlib.util.find_spec(form.package) is None:
@@ -162,6 +168,7 @@ class _Bench:
             "servable.forge.framework_forms:run_form",
             {
                 "form": form.name,
+                "weights": str(self.weights),
                 "artifact": [] if artifact is None else [artifact.kind, str(artifact.path), form.engine],
                 "asked": str(self.asked),
                 "answered": str(answered),
@@ -180,20 +187,16 @@ class _Bench:
         """Return the artifact of a kind, made now if need be: by the zoo, or by the step that converts to it."""
         final = self.folder / kind / MODEL
         if final.exists():
-            from servable.forge.artifacts import find_source
-
             return find_source(final)
         if not made_of:
-            self.report(f"building {MODEL} as {kind}")
-            run_apart("servable.forge.frameworks:build_example", {"kind": kind, "root": str(final.parent)}, self.report)
-            return self._artifact(kind, made_of)
+            if kind == "saved_model":
+                written = {"weights": str(self.weights), "folder": str(final / "1")}
+                run_apart("servable.forge.framework_forms:write_saved_model", written, self.report)
+            else:
+                catalog.build(MODEL, final.parent, kind=kind)
+            return find_source(final)
         source = self._artifact(made_of, "")
         for step in steps().values():
             if made_of in step.reads and step.writes == kind and step.tolerance.rtol is not None:
                 return perform(step, source, final, report=self.report).artifact
         raise invalid_argument(f"there is no step that makes {kind} of {made_of}")
-
-
-def build_example(kind: str, root: str, report: Report) -> str:
-    """Build the model with the zoo; called in a worker, since a SavedModel takes TensorFlow."""
-    return str(catalog.build(MODEL, Path(root), kind=kind, report=report))

@@ -35,7 +35,9 @@ Data = Callable[[Signature], Samples]
 """Reads data for a signature, once one is known: not every source has an engine that tells it."""
 _TRIES = 6
 _ATTEMPTS = 2
-"""How many artifacts a step is tried on before it has failed."""
+"""How many steps are tried for a word before it has failed."""
+_FINAL = frozenset({Code.UNIMPLEMENTED, Code.DATA_LOSS})
+"""What will be so again with the same source and libraries; want of memory, a full disk or a kill may pass."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,14 @@ class _Pipeline:
                 continue
             row = self._make(step, route.source, made, asked=final)
             if row.state is State.FAILED:
-                failed.append((route.source, step.name))
+                # A conversion may work from another artifact of the kind; the step itself will refuse that, too.
+                failed += [(node.name, step.name) for node in nodes if final or node.name == route.source]
                 (lost if final else rows).append(row)
                 continue
             allowed.append(made)
-            rows.append(row)
             if final:
-                return rows
+                return [*rows, replace(row, tried=tuple(f"{one.step}: {one.reason}" for one in lost))]
+            rows.append(row)
         return [*rows, lost[0] if lost else self._unreachable(word, name, allowed)]
 
     def _unreachable(self, word: str, name: str, allowed: Sequence[str]) -> Row:
@@ -166,6 +169,10 @@ class _Pipeline:
             versions=self.versions,
         )
         kept = self._kept(record, key)
+        found_before = {} if self._plan.fresh else self._records.read(f"failed-{key}")
+        if found_before:
+            self._report(f"{name}: {step.name} failed before, and nothing has changed: {found_before['reason']}")
+            return replace(row, **found_before, state=State.FAILED)
         if kept is not None:
             self._report(f"{name}: made before, reused")
             row = replace(row, **record["row"], state=State.REUSED, path=str(kept.path))
@@ -175,12 +182,10 @@ class _Pipeline:
                 row, kept = self._perform(step, row)
             except ServingError as error:
                 self._report(f"{name}: {error.message}")
-                verdict = error.verdict.as_json() if isinstance(error, NotVerifiedError) else None
-                facts = error.facts if isinstance(error, NotVerifiedError) else {}
-                taken = time.monotonic() - began
-                return replace(
-                    row, state=State.FAILED, reason=error.message, verdict=verdict, facts=facts, seconds=taken
-                )
+                failure = _failure(error, time.monotonic() - began)
+                if error.code in _FINAL:
+                    self._records.write(f"failed-{key}", failure)
+                return replace(row, **failure, state=State.FAILED)
             record = {"key": key, "path": str(kept.path), "digest": digest_of(kept), "row": row.kept()}
             self._records.write(name, record)
             self._remove_older(kept)
@@ -282,3 +287,11 @@ class _Pipeline:
             }
             self._records.write(row.name, {**record, "figures_key": key, "figures": document})
         return replace(row, figures=figures)
+
+
+def _failure(error: ServingError, seconds: float) -> dict[str, Any]:
+    """Return what a row says of a step that failed, as JSON."""
+    told: dict[str, Any] = {"reason": error.message, "seconds": seconds}
+    if isinstance(error, NotVerifiedError):
+        told |= {"verdict": error.verdict.as_json(), "facts": error.facts}
+    return told

@@ -26,13 +26,13 @@ from servable.report.plots import Axis, LinePlot, Point, Scale, Series
 from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, SHARE, quantity
 
 _MOST_FACT: Final = 160
-_LONG_CELL: Final = 120
+_UNSHOWN: Final = frozenset({"notes", "signatures"})
 
 
 def optimized_report(found: Optimized, goal: Goal) -> Report:
     """Return the report of one pipeline."""
     best = found.best(goal)
-    failed = [row for row in found.rows if row.state is State.FAILED and row.asked]
+    failed = [row for row in found.rows if row.state is State.FAILED]
     tone, verdict = _judge(found, goal, best)
     note = f"{'Accuracy' if found.labelled else 'Top classes'} over {found.compared_rows} rows: {found.origin}."
     return Report(
@@ -101,17 +101,11 @@ def _cells(found: Optimized, row: Row, smallest: int, best: Row | None) -> list[
 
 def _result(row: Row, best: Row | None) -> Cell:
     if row.state is State.FAILED:
-        return Toned(_first_words(row.reason), Tone.BAD if row.asked else Tone.WARNING)
-    reason = "" if row.figures is None else row.figures.reason
-    if reason:
-        return Toned(_first_words(reason), Tone.BAD)
+        return Toned("failed", Tone.BAD if row.asked else Tone.WARNING)
+    if row.figures is not None and row.figures.reason:
+        return Toned("not measured" if row.figures.measured is None else "measured in part", Tone.BAD)
     words = row.state.value if row.asked else f"{row.state.value}, on the way"
     return Toned(f"best, {words}", Tone.GOOD) if best is not None and row.name == best.name else words
-
-
-def _first_words(text: str) -> str:
-    line = text.splitlines()[0] if text else ""
-    return line if len(line) <= _LONG_CELL else line[: _LONG_CELL - 1] + "…"
 
 
 def _judge(found: Optimized, goal: Goal, best: Row | None) -> tuple[Tone, str]:
@@ -158,6 +152,10 @@ def _doubts(found: Optimized, failed: Sequence[Row]) -> Iterator[Notice]:
     for row in failed:
         yield Notice(f"{row.name}: {row.reason}", Tone.BAD)
     for row in found.rows:
+        if row.figures is not None and row.figures.reason:
+            yield Notice(f"{row.name}: {row.figures.reason}", Tone.BAD)
+        for reason in row.tried:
+            yield Notice(f"{row.name} is by {row.step}; tried before it: {reason}", Tone.PLAIN)
         for note in row.facts.get("notes", ()):
             yield Notice(f"{row.name}: {note}", Tone.PLAIN)
 
@@ -251,7 +249,10 @@ def _verdict(verdict: Mapping[str, Any] | None) -> Cell:
 def _step_facts(found: Optimized) -> Iterator[Block]:
     pairs = []
     for row in found.rows:
-        told = [f"{key}: {_written(value)}" for key, value in row.facts.items() if key not in {"notes", "signatures"}]
+        shown = {
+            key: value for key, value in row.facts.items() if key not in _UNSHOWN and value not in ("", [], {}, None)
+        }
+        told = [f"{key.replace('_', ' ')}: {_written(value)}" for key, value in shown.items()]
         if told:
             pairs.append((row.name, "; ".join(told)))
     if pairs:

@@ -40,6 +40,8 @@ class Row:
     calibration: str = ""
     figures: Figures | None = None
     reason: str = ""
+    tried: tuple[str, ...] = ()
+    """Steps that were tried before this one, for the same word, and why they failed."""
 
     def kept(self) -> dict[str, Any]:
         """Return what a later run needs to know of the step, as JSON."""
@@ -65,6 +67,7 @@ class Row:
             "asked": self.asked,
             "path": self.path,
             **self.kept(),
+            "tried": list(self.tried),
             "measured": measured,
             "judged": judged,
             "reason": self.reason or ("" if figures is None else figures.reason),
