@@ -67,7 +67,7 @@ def lstm_tokens() -> Any:
     return keras.Model({"tokens": tokens}, {"probs": head(sequence)}, name="lstm_tokens")
 
 
-def sentiment_lstm(units: int = sentiment.Course.units) -> Any:
+def sentiment_lstm(units: int = sentiment.Course().units) -> Any:
     """Return three LSTM layers over word vectors: the code of ``sentiment``."""
     keras = _keras("sentiment")
     layers = keras.layers

@@ -88,7 +88,7 @@ def _half_plus_two(torch: Any, weights: w.Weights) -> tuple[Any, dict[str, Array
 def _text_cnn_small(torch: Any, weights: w.Weights) -> tuple[Any, dict[str, Array]]:
     nn = torch.nn
 
-    class TextCnnSmall(nn.Module):  # type: ignore[misc]  # torch is imported late
+    class TextCnnSmall(nn.Module):  # type: ignore[misc,name-defined]  # torch is imported late
         def __init__(self) -> None:
             super().__init__()
             self.embedding = nn.Embedding(w.VOCABULARY, w.EMBEDDING)
@@ -110,7 +110,7 @@ def _text_cnn_small(torch: Any, weights: w.Weights) -> tuple[Any, dict[str, Arra
 def _lstm_tokens(torch: Any, weights: w.Weights) -> tuple[Any, dict[str, Array]]:
     nn = torch.nn
 
-    class LstmTokens(nn.Module):  # type: ignore[misc]  # torch is imported late
+    class LstmTokens(nn.Module):  # type: ignore[misc,name-defined]  # torch is imported late
         def __init__(self) -> None:
             super().__init__()
             self.embedding = nn.Embedding(w.VOCABULARY, w.EMBEDDING)
@@ -135,7 +135,7 @@ def _lstm_tokens(torch: Any, weights: w.Weights) -> tuple[Any, dict[str, Array]]
 def _simple_cnn(torch: Any, weights: w.Weights) -> tuple[Any, dict[str, Array]]:
     nn = torch.nn
 
-    class SimpleCnn(nn.Module):  # type: ignore[misc]  # torch is imported late
+    class SimpleCnn(nn.Module):  # type: ignore[misc,name-defined]  # torch is imported late
         def __init__(self) -> None:
             super().__init__()
             names = plans.simple_layers()
