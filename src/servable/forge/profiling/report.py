@@ -16,6 +16,8 @@ from servable.report.units import BYTES, CORES, RATIO, SECONDS, SHARE, quantity
 
 COSTLY: Final = 1.5
 """How many times longer than others profiled runs may take before their times are doubted."""
+INDENT: Final = "\N{BRAILLE PATTERN BLANK}" * 4
+"""A report sets text without its blanks; the depth of a line of code is part of what it says."""
 _HOT: Final = 0.2
 _SILENT = {
     "litert": "LiteRT's interpreter has no profiler in Python: there are only the times of whole runs",
@@ -172,8 +174,7 @@ def _line_table(found: Sequence[Mapping[str, Any]]) -> Table:
                 one["hits"] if hit else None,
                 one["seconds"] if hit else None,
                 _hot(one["seconds"] / whole) if hit and whole else None,
-                # A report sets text without its blanks; the depth of a line is part of what it says.
-                one["text"].replace("    ", "\N{NO-BREAK SPACE}" * 4),
+                one["text"].replace("    ", INDENT),
             )
         )
     return Table(columns, rows)
