@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.fakes import FakeModel
+from tests.fakes import FakeModel, signature_of
 
-from servable.core.errors import ServingError
+from servable.core.errors import ServingError, internal
 from servable.core.messages import InferRequest, InferResponse, ModelRef
+from servable.core.tensors import Array
 from servable.engines.plan import Choice
 from servable.lifecycle.config import All, ManagerOptions, ModelConfig, VersionSpec
 from servable.lifecycle.manager import LoadedModel, LoadedVersion, Manager
@@ -119,6 +121,40 @@ def test_a_version_that_fails_is_rolled_back_while_requests_go_on() -> None:
             assert it.watcher.ended == {2: True}
             assert await it.versions(50) == {1: 50}
             assert it.watcher.outcomes[2, "failed"] >= 20
+
+    run(test)
+
+
+class Streamed(FakeModel):
+    """Answers in two parts; one that is to fail does so after the first."""
+
+    def __init__(self, *, fails: bool) -> None:
+        super().__init__(signatures=[replace(signature_of(), streamed=True)])
+        self._fails = fails
+
+    def stream(
+        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> Generator[dict[str, Array], None, None]:
+        yield self.run(signature, inputs, outputs)
+        if self._fails:
+            raise internal("broken in the middle")
+        yield self.run(signature, inputs, outputs)
+
+
+def test_answers_in_parts_count_too() -> None:
+    async def test() -> None:
+        models: dict[int, FakeModel] = {1: Streamed(fails=False), 2: Streamed(fails=True)}
+        async with trials(models, percent=50.0, min_requests=10) as it:
+
+            async def parts() -> list[InferResponse]:
+                asked = InferRequest(ModelRef("m"), {"x": np.array([1.0], np.float32)})
+                return [part async for part in it.inference.infer_stream(asked)]
+
+            outcomes = [await asyncio.gather(parts(), return_exceptions=True) for _ in range(60)]
+            assert any(isinstance(outcome, ServingError) for (outcome,) in outcomes)
+            assert it.watcher.outcomes == {(2, "failed"): 10}, "then it was rolled back"
+            assert it.watcher.ended == {2: True}
+            assert {part.model.version for _ in range(10) for part in await parts()} == {1}
 
     run(test)
 

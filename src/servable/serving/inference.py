@@ -238,6 +238,7 @@ class Inference:
         """
         if self._router.canaries:
             request = replace(request, model=self.resolve(request.model))
+            consumer = self._router.watched_stream(request, consumer)
         return self._start(request, Whole(consumer), consumer)
 
     def _start(self, request: InferRequest, reply: Reply, consumer: Consumer | None = None) -> Pending | None:

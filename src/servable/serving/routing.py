@@ -14,6 +14,7 @@ from servable.core.errors import Code, ServingError
 from servable.core.messages import InferRequest, InferResponse, ModelRef, Reply
 from servable.core.tensors import Array, close
 from servable.serving.canary import Canary, CanaryOptions, Outcome
+from servable.serving.streaming import Consumer
 
 log = logging.getLogger("servable.serving")
 
@@ -86,6 +87,17 @@ class Router:
 
         return judge
 
+    def watched_stream(self, request: InferRequest, consumer: Consumer) -> Consumer:
+        """Return a consumer that counts how an answer in parts ended. Such answers are not compared with a shadow's."""
+        canary = self.canaries.get(request.model.name)
+        if canary is None:
+            return consumer
+
+        def ended(version: int | None, outcome: Outcome) -> None:
+            self._note(canary, request.model.name, version, outcome)
+
+        return _Watched(consumer, request.model.version, ended)
+
     def _note(self, canary: Canary, model: str, version: int | None, outcome: Outcome) -> None:
         both = canary.versions(self._available(model))
         if version is None or both is None:
@@ -133,6 +145,26 @@ class Router:
             return
         future = self._loop.run_in_executor(None, agree, answer.outputs, shadow.outputs, canary.options)
         future.add_done_callback(lambda done: None if done.cancelled() or done.exception() else settle(done.result()))
+
+
+class _Watched:
+    """Tells how an answer in parts ended, and of which version it was."""
+
+    def __init__(self, consumer: Consumer, version: int | None, ended: Callable[[int | None, Outcome], None]) -> None:
+        self._consumer = consumer
+        self._version = version
+        self._ended = ended
+
+    def part(self, response: InferResponse) -> bool:
+        """Hand a part on."""
+        self._version = response.model.version
+        return self._consumer.part(response)
+
+    def end(self, error: ServingError | None) -> None:
+        """Hand the end on, and tell of it."""
+        self._consumer.end(error)
+        if error is None or error.code is not Code.CANCELLED:
+            self._ended(self._version, Outcome.OK if error is None else Outcome.FAILED)
 
 
 def agree(answer: Mapping[str, Array], shadow: Mapping[str, Array], options: CanaryOptions) -> bool:
