@@ -120,7 +120,7 @@ def test_a_step_is_done_when_all_its_parts_are(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_json_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path, Dockerfile="FROM python")
+    put(tmp_path, {"Dockerfile": "FROM python"})
     assert main(["checklist", str(tmp_path), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [step["number"] for step in document["steps"]] == list(range(1, 10))
