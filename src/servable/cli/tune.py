@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("f32", "bf16", "int8"),
         help="what may be computed in, f32 always among it; answers change with bf16 and int8; default: f32 alone",
     )
+    parser.add_argument(
+        "--max-difference",
+        type=float,
+        metavar="X",
+        help="how far reduced precision may be off, over the largest value; default: 0.2 for bf16, 0.3 for int8",
+    )
     parser.add_argument("--data", type=Path, metavar="FILE", help="inputs: .npz, .npy, JSON, images or a request log")
     parser.add_argument("--batch", default="1,8,32", metavar="LIST", help="sizes of batch; default: %(default)s")
     parser.add_argument("--budget", default="120s", metavar="TIME", help="time to measure; default: %(default)s")
@@ -60,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         batches=_batches(arguments.batch),
         budget_s=_seconds(arguments.budget),
         engines=_engines(arguments.engines),
+        max_difference=arguments.max_difference,
     )
     data = arguments.data
     read = None if data is None else (lambda signature: from_file(data, signature))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -17,7 +18,8 @@ from servable.forge import convert_steps
 from servable.forge.quantize_steps import step_for
 from servable.forge.samples import Samples
 from servable.forge.steps import Step
-from servable.forge.trials import TOLERANCES, Form
+from servable.forge.trials import Form, tolerance_of
+from servable.forge.verify import Tolerance
 from servable.forge.workshop import perform
 
 Report = Callable[[str], None]
@@ -36,6 +38,7 @@ def forms_of(
     samples: Samples,
     report: Report = lambda _line: None,
     engines: Collection[str] = (),
+    most: float | None = None,
     cache: Path | None = None,
 ) -> tuple[list[Form], list[str]]:
     """Return the model itself and what could be made of it, and why other forms could not be.
@@ -43,12 +46,13 @@ def forms_of(
     What was made before, of the same contents, is taken from the cache. Nothing is lossy unless ``precisions`` say so.
     """
     content = fingerprint(artifact)
+    allowed = partial(tolerance_of, made_up=samples.made_up, most=most)
     folder = (cache or cache_dir() / "forms") / content.rpartition(":")[2][:16]
     forms, notes = [Form(artifact, fingerprint=content)], []
 
     def add(step: Step, source: Artifact, precision: str, data: Samples | None) -> None:
         try:
-            made = _made(step, source, folder, data, precision, report)
+            made = _made(step, source, folder, data, allowed(precision), report)
         except ServingError as error:
             notes.append(f"{step.name}: {error.message}")
         else:
@@ -82,14 +86,16 @@ def _quantizations(sources: list[Artifact]) -> Iterator[tuple[Step, Artifact]]:
             break
 
 
-def _made(step: Step, source: Artifact, folder: Path, data: Samples | None, precision: str, report: Report) -> Artifact:
+def _made(
+    step: Step, source: Artifact, folder: Path, data: Samples | None, tolerance: Tolerance, report: Report
+) -> Artifact:
     name = step.name if data is None else f"{step.name}-{_digest(data)}"
     final = folder / name / "1"
     if final.is_dir():
         report(f"{step.name}: taken from the cache")
         return find_artifact(final)
     try:
-        return perform(step, source, final, data=data, tolerance=TOLERANCES[precision], report=report).artifact
+        return perform(step, source, final, data=data, tolerance=tolerance, report=report).artifact
     except ServingError as error:
         if error.code is Code.ALREADY_EXISTS:  # somebody else has just made it
             return find_artifact(final)

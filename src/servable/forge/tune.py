@@ -27,9 +27,9 @@ from servable.forge.forms import forms_of
 from servable.forge.measure import Measured, begin, end, in_turn, times
 from servable.forge.probe import Probe
 from servable.forge.samples import Samples, made_up
-from servable.forge.trials import Form, Trial, first_trials, variants
+from servable.forge.trials import Form, Trial, first_trials, tolerance_of, variants
 from servable.forge.tune_choice import Objective
-from servable.forge.verify import EXACT, Question, Verdict, compare, fixed_rows, questions
+from servable.forge.verify import EXACT, Question, Tolerance, Verdict, compare, fixed_rows, questions
 from servable.lab.statistics import Estimate, ratio
 
 Report = Callable[[str], None]
@@ -51,13 +51,17 @@ _GUESSES: Final[tuple[tuple[int, tuple[float, float] | None], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """What to tune for, and what may be tried. No ``engines``: all. ``budget_s`` does not count what makes forms."""
+    """What to tune for, and what may be tried. No ``engines``: all. ``budget_s`` does not count what makes forms.
+
+    ``max_difference`` bounds what reduced precision may cost, over the largest value of the reference.
+    """
 
     objective: Objective = field(default_factory=Objective)
     precisions: tuple[str, ...] = ("f32",)
     batches: tuple[int, ...] = BATCHES
     budget_s: float = 120.0
     engines: tuple[str, ...] = ()
+    max_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,9 @@ class _Tuning:
         self._report(f"the reference: {self._default.setting}")
         self._screen_default()
         making = time.monotonic()
-        forms, notes = forms_of(self._artifact, options.precisions, self._samples, self._report, options.engines)
+        forms, notes = forms_of(
+            self._artifact, options.precisions, self._samples, self._report, options.engines, options.max_difference
+        )
         self._began += time.monotonic() - making
         self._notes += notes
         self._forms = forms
@@ -261,7 +267,10 @@ class _Tuning:
                 asked.append(replace(question, signature=names[question.signature]))
                 right.append(answer)
         found: list[Tensors] = probe.answers(asked)
-        return compare(asked, right, found, trial.tolerance)
+        return compare(asked, right, found, self._tolerance(trial))
+
+    def _tolerance(self, trial: Trial) -> Tolerance:
+        return tolerance_of(trial.precision, made_up=self._samples.made_up, most=self._options.max_difference)
 
     def _timed(self, probe: Probe, found: Measured) -> Measured:
         share_s = SCREENING * self._options.budget_s / 40 / len(self._batches)

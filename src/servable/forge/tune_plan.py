@@ -45,7 +45,7 @@ def plan_of(tuned: Tuned, now: datetime | None = None) -> Plan:
                 one.trial.setting,
                 tuple(_figure(one, size) for size in mine),
                 one.verdict.relative if one.verdict is not None else 0.0,
-                str(one.trial.tolerance),
+                str(one.verdict.tolerance) if one.verdict is not None else "",
             )
         )
     default = tuned.results[0].trial.setting
