@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from servable.core.errors import failed_precondition
 from servable.engines.base import ENGINES, Artifact, engine_class
 from servable.engines.tuned_plan import Setting
@@ -41,6 +39,7 @@ from servable.zoo import catalog
 
 REPORTS = Path(__file__).parent.parent / "docs" / "benchmarks"
 TITLE = "Model by step by engine"
+SEED = 11
 EXACT = ("freeze", "fold-graph_def", "saved_model-to-onnx", "fold-onnx", "onnx-to-openvino", "fold-openvino",
          "saved_model-to-openvino", "saved_model-to-tflite", "graph_def-to-onnx")  # fmt: skip
 SMALLER = ("fp16-onnx", "fp16-openvino", "fp16-tflite", "bf16-openvino", "int8-weights-onnx", "int8-weights-openvino",
@@ -136,7 +135,9 @@ def main() -> None:
         one for one in (QUICK if arguments.quick else SUBJECTS) if one.name in arguments.models or not arguments.models
     ]
     with tempfile.TemporaryDirectory(prefix="servable-") as folder:
-        for subject in subjects:
+        for place, subject in enumerate(subjects, 1):
+            # What one model leaves over of its share, the next ones have.
+            matrix.ends = began + 60 * arguments.minutes * place / len(subjects)
             measure(subject, arguments.keep or Path(folder), matrix)
     document = {
         "schema": "servable.forge_matrix/1",
@@ -157,9 +158,10 @@ def measure(subject: Subject, root: Path, matrix: Matrix) -> None:
     source = built(subject, root)
     samples = samples_of(subject)
     timing = Timing(subject.batches, budget_s=subject.seconds)
-    steps = list(subject.steps)
+    plan = Plan(source, root / "made" / subject.name, subject.steps, timing, lambda _: samples)
+    found = optimize(plan, lambda line: say(f"{subject.name}: {line}"), is_over=matrix.late)
     reference = Reference.of(source, samples)
-    for row in pipeline(subject, source, root / "made" / subject.name, steps, samples, timing, matrix):
+    for row in found.rows:
         if row.state is State.FAILED:
             matrix.rows.append(
                 Cellular(
@@ -171,41 +173,13 @@ def measure(subject: Subject, root: Path, matrix: Matrix) -> None:
         matrix.rows += in_engines(subject, row, artifact, reference, timing, matrix)
 
 
-def pipeline(
-    subject: Subject,
-    source: Artifact,
-    out: Path,
-    steps: Sequence[str],
-    samples: Samples,
-    timing: Timing,
-    matrix: Matrix,
-) -> Iterator[Row]:
-    """Yield the rows of the pipeline, step by step, so that the time can end in between."""
-    seen: set[str] = set()
-    done: list[str] = []
-    for step in steps:
-        if matrix.late():
-            yield Row(step, step, state=State.FAILED, reason="not done: the time was over")
-            continue
-        done.append(step)
-        # What was made before is found again, so each call does one step.
-        found = optimize(
-            Plan(source, out, done, timing, lambda _: samples), lambda line: say(f"{subject.name}: {line}")
-        )
-        for row in found.rows:
-            if row.name not in seen:
-                seen.add(row.name)
-                yield row
-        if found.rows[-1].state is State.FAILED:
-            done.pop()
-
-
 def in_engines(
     subject: Subject, row: Row, artifact: Artifact, reference: Reference, timing: Timing, matrix: Matrix
 ) -> Iterator[Cellular]:
     """Yield a row for each engine that reads the artifact."""
     own = "" if row.figures is None or row.figures.measured is None else row.figures.measured.engine
-    for engine in ENGINES:
+    # The engine that would serve it first: the first row of all is what the others are compared with.
+    for engine in sorted(ENGINES, key=lambda name: name != own):
         found = engine_class(engine)
         if artifact.kind not in found.kinds:
             continue
@@ -263,14 +237,12 @@ def built(subject: Subject, root: Path) -> Artifact:
 
 def samples_of(subject: Subject) -> Samples:
     """Return labelled pictures for a model that was fitted, seeded inputs otherwise."""
-    name = subject.name
-    if name.endswith("_fitted"):
-        from servable.zoo import fitted, labelled_pictures
-
-        size = fitted.COURSES[name].size
-        pixels, labels = labelled_pictures.labelled_pictures(subject.rows, size, 11)
-        return Samples(fitted.as_inputs(name, pixels), "labelled pictures of the zoo", labels=np.asarray(labels))
-    return Samples(catalog.sample_inputs(name, subject.rows, 11, kind=subject.kind), "seeded inputs of the zoo")
+    if catalog.describe(subject.name).labelled:
+        inputs, labels = catalog.labelled(subject.name, subject.rows, SEED)
+        return Samples(inputs, "labelled pictures of the zoo", labels=labels)
+    return Samples(
+        catalog.sample_inputs(subject.name, subject.rows, SEED, kind=subject.kind), "seeded inputs of the zoo"
+    )
 
 
 def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float) -> Report:
@@ -306,7 +278,9 @@ def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float) 
 
 def note_of(subject: Subject) -> str:
     judged = (
-        "accuracy is of labelled pictures" if subject.name.endswith("_fitted") else "inputs are seeded, weights random"
+        "accuracy is of labelled pictures"
+        if catalog.describe(subject.name).labelled
+        else "inputs are seeded, weights random"
     )
     return (
         f"Differences are to the {subject.kind} as it was built, over {subject.rows} rows; {judged}. "
