@@ -123,8 +123,11 @@ def make(jobs: list[dict[str, Any]], report: Callable[[str], None]) -> list[dict
     return found
 
 
-def make_saved_models(folder: str, report: Callable[[str], None]) -> list[str]:
-    """Write a convolution as a SavedModel with two signatures, and an LSTM with a free batch; return both paths."""
+def make_saved_models(root: Path) -> None:
+    """Write a convolution as a SavedModel with two signatures and an LSTM with a free batch; beside them what they say.
+
+    ``<name>.asked.npy`` is what they are asked, ``<name>.said.npy`` the answer.
+    """
     import keras
     import tensorflow as tf
 
@@ -151,16 +154,23 @@ def make_saved_models(folder: str, report: Callable[[str], None]) -> list[str]:
             return {"mean": tf.reduce_mean(image, [1, 2, 3])}
 
     net = Net()
-    conv, lstm = Path(folder) / "conv", Path(folder) / "lstm"
-    tf.saved_model.save(net, str(conv), {"serving_default": net.scores, "brightness": net.brightness})
-    keras.Sequential([keras.Input((6, 8), name="words"), keras.layers.LSTM(8), keras.layers.Dense(3)]).export(str(lstm))
-    return [str(conv), str(lstm)]
+    tf.saved_model.save(net, str(root / "conv"), {"serving_default": net.scores, "brightness": net.brightness})
+    recurrent = keras.Sequential([keras.Input((6, 8), name="words"), keras.layers.LSTM(8), keras.layers.Dense(3)])
+    recurrent.export(str(root / "lstm"))
+    words = np.random.default_rng(2).normal(size=(5, 6, 8)).astype(np.float32)
+    image = pictures(7, seed=9)["image"]
+    for name, asked, said in (
+        ("conv", image, net.scores(image)["probs"].numpy()),
+        ("lstm", words, recurrent(words).numpy()),
+    ):
+        np.save(root / f"{name}.asked.npy", asked)
+        np.save(root / f"{name}.said.npy", said)
 
 
 def make_tflite(folder: str, report: Callable[[str], None]) -> dict[str, Any]:
     """Make both SavedModels and what is made of them; return the facts of each by name."""
     root = Path(folder)
-    make_saved_models(folder, report)
+    make_saved_models(root)
     jobs = {
         "conv-fp16": ("fp16-tflite", "conv"),
         "conv-weights": ("int8-weights-tflite", "conv"),
@@ -181,4 +191,4 @@ def make_tflite(folder: str, report: Callable[[str], None]) -> dict[str, Any]:
         ],
         report,
     )
-    return {"conv": {}, "lstm": {}, **dict(zip(jobs, facts, strict=True))}
+    return {"conv": {}, **dict(zip(jobs, facts, strict=True))}

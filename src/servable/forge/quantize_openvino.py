@@ -30,7 +30,6 @@ _WEIGHTED: Final = frozenset(
 _BETWEEN: Final = frozenset({"Convert", "FakeQuantize", "Multiply", "Reshape", "Subtract", "Transpose"})
 """What may lie between a constant and the layer whose weights it is."""
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
-_REORDERING: Final = frozenset({"Concat", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze", "VariadicSplit"})
 _SMALLEST_RECURRENT: Final = 1024
 _SMALL: Final = frozenset({"i8", "u8", "i4", "u4", "nf4"})
 
@@ -95,11 +94,12 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
     nncf = load_nncf(task.report)
     model, facts = opened(source, target, task)
     keep = _kept(model, task)
+    recurrent = [one.get_friendly_name() for one in model.get_ops() if one.get_type_name().startswith(_RECURRENT)]
     calibration = calibration_of(task, _fixed_rows(model), 1)
     options = {
         "subset_size": len(calibration),
         "target_device": nncf.TargetDevice.CPU,
-        "ignored_scope": ignored(nncf, keep),
+        "ignored_scope": ignored(nncf, [*keep, *recurrent]),
     }
     max_drop = task.options.get("max_drop")
     if max_drop is None:
@@ -113,14 +113,16 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
     facts |= {
         "layers": len(_layers(made)),
         "calibrated_with_rows": sum(len(next(iter(batch.values()))) for batch in calibration),
-        "kept_float": [*dict.fromkeys([*keep, *left])],
+        "kept_float": [*dict.fromkeys([*keep, *recurrent, *left])],
+        "notes": notes_of(task) + facts.get("notes", []) + _told_recurrent(recurrent),
     }
-    return facts | {"notes": notes_of(task) + facts.get("notes", [])} | _written(made, target, task)
+    return facts | _written(made, target, task)
 
 
 def opened(source: Artifact, target: Path, task: Task) -> tuple[Any, Facts]:
     """Return the source as an OpenVINO graph with the signature's names, and facts about what that left out."""
     import openvino
+    from openvino.passes import ConstantFolding, Manager
 
     facts: Facts = {}
     if source.kind == "saved_model":
@@ -141,6 +143,11 @@ def opened(source: Artifact, target: Path, task: Task) -> tuple[Any, Facts]:
     except Exception as error:
         raise failed_precondition(f"OpenVINO cannot read {source.path}: {useful(error)}") from error
     _refuse_quantized(graph, source.path)
+    folding = Manager()
+    folding.register_pass(
+        ConstantFolding()
+    )  # gates come in another order than OpenVINO wants: NNCF must not come between
+    folding.run_passes(graph)
     return graph, facts
 
 
@@ -155,6 +162,17 @@ def _weights(source: Artifact, target: Path, task: Task, nncf: Any, options: dic
     return facts | {"kept_float": keep, "recurrent_weights": len(held) // 2} | _written(made, target, task)
 
 
+def _told_recurrent(layers: Sequence[str]) -> list[str]:
+    if not layers:
+        return []
+    return [
+        (
+            f"{len(layers)} recurrent layers stay in float: OpenVINO is no faster with 8 bits in them, and less right; "
+            "ONNX Runtime gains by them (--engine onnxruntime)"
+        )
+    ]
+
+
 def _recurrent_weights(model: Any, keep: Sequence[str]) -> list[Array]:
     """Store weights of recurrent layers, which NNCF leaves alone, as int8 with a scale for each row.
 
@@ -166,30 +184,18 @@ def _recurrent_weights(model: Any, keep: Sequence[str]) -> list[Array]:
     for layer in model.get_ops():
         if not layer.get_type_name().startswith(_RECURRENT) or layer.get_friendly_name() in keep:
             continue
-        for constant in _constants_of(layer):
-            weights = constant.data
-            if weights.dtype != np.float32 or weights.ndim < 2 or weights.size < _SMALLEST_RECURRENT:
+        for place in range(layer.get_input_size()):
+            constant = layer.input_value(place).get_node()
+            if constant.get_type_name() != "Constant" or constant.get_element_type().get_type_name() != "f32":
                 continue
-            readers = constant.output(0).get_target_inputs()
+            weights = constant.data
+            if weights.ndim < 2 or weights.size < _SMALLEST_RECURRENT:
+                continue
             small, scale = quantized(weights, (weights.ndim - 1,))
             held += [small, scale]
             wide = ops.multiply(ops.convert(ops.constant(small), "f32"), ops.constant(scale))
-            for reader in readers:
-                reader.replace_source_output(wide.output(0))
+            layer.input(place).replace_source_output(wide.output(0))
     return held
-
-
-def _constants_of(layer: Any) -> list[Any]:
-    """Return the constants whose parts a recurrent layer takes as they are: gates come in another order."""
-    found: dict[str, Any] = {}
-    waiting = [layer.input_value(place).get_node() for place in range(layer.get_input_size())]
-    while waiting:
-        node = waiting.pop()
-        if node.get_type_name() == "Constant":
-            found[node.get_friendly_name()] = node
-        elif node.get_type_name() in _REORDERING:
-            waiting += [node.input_value(place).get_node() for place in range(node.get_input_size())]
-    return list(found.values())
 
 
 def _holding(

@@ -80,7 +80,9 @@ def _types(path: Path) -> dict[str, int]:
     from ai_edge_litert.interpreter import Interpreter
 
     found: dict[str, int] = {}
-    for tensor in Interpreter(model_path=str(path)).get_tensor_details():
-        name = np.dtype(tensor["dtype"]).name
-        found[name] = found.get(name, 0) + 1
+    interpreter = Interpreter(model_path=str(path))
+    for graph in range(interpreter.num_subgraphs()):
+        for tensor in interpreter.get_tensor_details(graph):
+            name = np.dtype(tensor["dtype"]).name
+            found[name] = found.get(name, 0) + 1
     return found
