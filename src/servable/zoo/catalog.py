@@ -16,9 +16,10 @@ import numpy as np
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT32, INT64, STRING, Array, DType
-from servable.zoo import corpus
+from servable.zoo import corpus, fitted
 from servable.zoo import image_plans as plans
 from servable.zoo import weights as w
+from servable.zoo.labelled_pictures import CLASSES as PATTERNS
 from servable.zoo.onnx_builders import write_onnx
 from servable.zoo.pictures import jpegs, pictures
 from servable.zoo.reference import forward
@@ -35,6 +36,7 @@ class ExampleModel:
 
     ``saved_model`` is how the SavedModel is called where that differs: it can take encoded files. ``labels`` are
     written beside the artifact, one a line. A model that is not ``quick`` takes seconds to build or to compute.
+    ``labelled`` has a data set to be right or wrong about.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ExampleModel:
     saved_model: Signature | None = None
     labels: tuple[str, ...] = ()
     quick: bool = True
+    labelled: bool = False
 
     def signature_of(self, kind: str) -> Signature:
         """Return how an artifact of that kind is called."""
@@ -62,6 +65,23 @@ def _example(
     **limits: tuple[float, float],
 ) -> ExampleModel:
     return ExampleModel(name, summary, Signature(DEFAULT_SIGNATURE, inputs, outputs), MappingProxyType(limits))
+
+
+def _fitted(name: str, summary: str, output: str) -> ExampleModel:
+    course = fitted.COURSES[name]
+    return ExampleModel(
+        name,
+        summary,
+        Signature(
+            DEFAULT_SIGNATURE,
+            _specs((course.input, FLOAT32, (None, course.size, course.size, plans.CHANNELS))),
+            _specs((output, FLOAT32, (None, course.classes))),
+        ),
+        MappingProxyType({course.input: (0, course.brightest)}),
+        labels=PATTERNS[: course.classes],
+        quick=False,
+        labelled=True,
+    )
 
 
 _TOKENS = _specs(("tokens", INT32, (None, w.TOKENS)))
@@ -111,6 +131,11 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
                 labels=(plans.PERSON,),
                 quick=False,
             ),
+            _fitted(
+                "resnet50_fitted",
+                "ResNet-50 whose last layer is fitted to tell five patterns apart: pixels [256, 256, 3] in either form",
+                "scores",
+            ),
             ExampleModel(
                 "sentiment",
                 "three LSTM layers of 256 over word vectors, trained here to tell good film reviews from bad ones",
@@ -129,6 +154,11 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
                 _specs(("input", FLOAT32, (None, plans.SIMPLE_SIZE, plans.SIMPLE_SIZE, plans.CHANNELS))),
                 _specs(("output", FLOAT32, (None, plans.SIMPLE_CLASSES))),
                 input=(0, 1),
+            ),
+            _fitted(
+                "simple_cnn_fitted",
+                "simple_cnn whose last layer is fitted to tell ten patterns apart in pictures of 224 x 224",
+                "output",
             ),
             _example(
                 "text_cnn",
@@ -209,11 +239,28 @@ def sample_inputs(name: str, rows: int, seed: int, *, kind: str = "onnx") -> dic
     example = describe(name)
     if rows < 0:
         raise invalid_argument(f"a batch has 0 rows or more, not {rows}")
+    if example.labelled:
+        return labelled(name, rows, seed)[0]
     signature = example.signature_of(kind)
     if any(spec.dtype is STRING for spec in signature.inputs.values()):
         return {key: jpegs(rows, seed) for key in signature.inputs}
     rng = np.random.default_rng(seed)
     return {key: _draw(rng, spec, rows, example.limits[key]) for key, spec in signature.inputs.items()}
+
+
+def labelled(name: str, rows: int, seed: int) -> tuple[dict[str, Array], Array]:
+    """Return inputs and their right classes, int64 [rows], that the model's fit has not seen.
+
+    INVALID_ARGUMENT names the models that have labels.
+    """
+    if not describe(name).labelled:
+        able = ", ".join(key for key, model in CATALOG.items() if model.labelled)
+        raise invalid_argument(f"there is no labelled data for {name}; there is for {able}")
+    if rows < 0 or seed < 0:
+        raise invalid_argument(f"rows and seed are 0 or more, not {rows} and {seed}")
+    course = fitted.COURSES[name]
+    pixels, labels = fitted.labelled(course, rows, seed)
+    return {course.input: fitted.as_input(course, pixels)}, labels
 
 
 def reference(name: str, inputs: Mapping[str, Array], *, seed: int = DEFAULT_SEED) -> dict[str, Array]:

@@ -27,7 +27,7 @@ def by_statistics(weights: Weights) -> Normalize:
 
 
 def simple_cnn(weights: Weights, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the sigmoids of 100 classes for pictures [n, 224, 224, 3]."""
+    """Return a sigmoid for each class for pictures [n, 224, 224, 3]."""
     features = simple_features(weights, _as_weights(inputs["input"], weights), by_statistics(weights))
     logits = features @ weights["head_kernel"] + weights["head_bias"]
     return {"output": _sigmoid(logits).astype(np.float32)}
@@ -44,7 +44,7 @@ def simple_features(weights: Weights, maps: Array, normalize: Normalize) -> Arra
 
 
 def resnet50(weights: Weights, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the score of pictures [n, 256, 256, 3] with values from 0 to 255."""
+    """Return the scores of pictures [n, 256, 256, 3] with values from 0 to 255."""
     features = resnet_features(weights, _as_weights(inputs["images"], weights), by_statistics(weights))
     return {"scores": _sigmoid(features @ weights["dense_1_kernel"] + weights["dense_1_bias"]).astype(np.float32)}
 

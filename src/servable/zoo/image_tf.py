@@ -8,7 +8,7 @@ from servable.zoo import image_plans as plans
 
 
 def simple_cnn(tf: Any, weights: dict[str, Any], **inputs: Any) -> dict[str, Any]:
-    """Return the sigmoids of 100 classes for pictures ``input`` [n, 224, 224, 3]."""
+    """Return a sigmoid for each class for pictures ``input`` [n, 224, 224, 3]."""
     maps = inputs["input"]
     for stage, width in enumerate(plans.SIMPLE_STAGES, start=1):
         for place in range(1, len(width) + 1):
@@ -35,8 +35,13 @@ def resnet50(tf: Any, weights: dict[str, Any], images: Any) -> dict[str, Any]:
     return {"classes": tf.fill(tf.shape(scores), plans.PERSON), "scores": scores}
 
 
+def resnet50_fitted(tf: Any, weights: dict[str, Any], images: Any) -> dict[str, Any]:
+    """Return ``scores`` of pixels ``images`` [n, 256, 256, 3] from 0 to 255."""
+    return {"scores": resnet50_scores(tf, weights, images)}
+
+
 def resnet50_scores(tf: Any, weights: dict[str, Any], pixels: Any) -> Any:
-    """Return the scores [n, 1] of pixels [n, 256, 256, 3] from 0 to 255."""
+    """Return the scores [n, classes] of pixels [n, 256, 256, 3] from 0 to 255."""
     maps = (pixels - tf.constant(plans.PIXEL_MEAN)) / tf.constant(plans.PIXEL_DEVIATION)
     # TensorFlow's own padding would put less before than after where a stride halves an even size.
     maps = tf.pad(maps, [[0, 0], [3, 3], [3, 3], [0, 0]])

@@ -21,6 +21,11 @@ from servable.zoo.onnx_graph import Graph
 
 def write_onnx(name: str, signature: Signature, weights: w.Weights, directory: Path) -> None:
     """Write ``model.onnx`` into an existing directory. The same weights give the same bytes."""
+    (directory / "model.onnx").write_bytes(onnx_bytes(name, signature, weights))
+
+
+def onnx_bytes(name: str, signature: Signature, weights: w.Weights) -> bytes:
+    """Return a checked ONNX file. Any tensor of the graph can be an output of ``signature``."""
     try:
         import onnx
         import onnx.checker
@@ -32,7 +37,8 @@ def write_onnx(name: str, signature: Signature, weights: w.Weights, directory: P
     _BUILD[name](graph, weights)
     model = graph.model(name, signature)
     onnx.checker.check_model(model, full_check=True)
-    (directory / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    written: bytes = model.SerializeToString(deterministic=True)
+    return written
 
 
 def _half_plus_two(graph: Graph, weights: w.Weights) -> None:
@@ -92,8 +98,10 @@ _BUILD: dict[str, Callable[[Graph, w.Weights], None]] = {
     "lstm_tokens": _lstm_tokens,
     "noop": _noop,
     "resnet50": image_onnx.resnet50,
+    "resnet50_fitted": image_onnx.resnet50,
     "sentiment": _sentiment,
     "simple_cnn": image_onnx.simple_cnn,
+    "simple_cnn_fitted": image_onnx.simple_cnn,
     "text_cnn": _text_cnn,
     "text_cnn_small": _text_cnn_small,
 }

@@ -81,8 +81,10 @@ _FORWARD: dict[str, Callable[[w.Weights, Mapping[str, Array]], dict[str, Array]]
     "lstm_tokens": _lstm_tokens,
     "noop": _noop,
     "resnet50": image_reference.resnet50,
+    "resnet50_fitted": image_reference.resnet50,
     "sentiment": _sentiment,
     "simple_cnn": image_reference.simple_cnn,
+    "simple_cnn_fitted": image_reference.simple_cnn,
     "text_cnn": _text_cnn,
     "text_cnn_small": _text_cnn_small,
 }

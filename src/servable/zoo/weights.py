@@ -125,12 +125,12 @@ _DRAW: dict[str, Callable[[np.random.Generator], dict[str, Array]]] = {
 def weights_of(name: str, seed: int, report: Report = lambda _: None) -> Weights:
     """Return the weights of one example model, float32 and read-only. The same seed gives the same bytes.
 
-    Those of ``sentiment`` are trained, which takes a minute: ``report`` is told how it goes.
+    Those of ``sentiment`` are trained and those of ``*_fitted`` fitted, which takes up to a minute: ``report`` is told
+    how it goes.
     """
     found = _RECENT.pop((name, seed), None)
     if found is None:
-        rng = np.random.default_rng(seed)
-        drawn = sentiment.train(rng, report).weights if name == "sentiment" else _DRAW[name](rng)
+        drawn = _make(name, seed, report)
         for array in drawn.values():
             array.setflags(write=False)
         found = MappingProxyType(drawn)
@@ -138,3 +138,13 @@ def weights_of(name: str, seed: int, report: Report = lambda _: None) -> Weights
     while len(_RECENT) > _KEPT:
         del _RECENT[next(iter(_RECENT))]
     return found
+
+
+def _make(name: str, seed: int, report: Report) -> dict[str, Array]:
+    # A fit runs a graph, whose builder reads this module.
+    from servable.zoo import fitted
+
+    if name in fitted.COURSES:
+        return fitted.fitted_weights(name, weights_of(fitted.COURSES[name].base, seed, report), seed, report)
+    rng = np.random.default_rng(seed)
+    return sentiment.train(rng, report).weights if name == "sentiment" else _DRAW[name](rng)
