@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, failed_precondition, internal, invalid_argument, unavailable
 from servable.core.signatures import Signature
+from servable.core.spans import Span
 from servable.core.tensors import Array
 from servable.engines import torch_archive
 from servable.engines.base import Artifact, Engine, EngineOptions, Model
 from servable.engines.fitting import Fitted, check_servable
 from servable.engines.misfit import check_shapes, misfit, ranges
 from servable.engines.plan import cpu_threads
+from servable.engines.torch_profile import TorchProfile
 from servable.engines.torch_programs import Program, load_exported, load_script
 from servable.engines.torch_tensors import dtype_of, holds, to_array, to_tensor
 
@@ -88,6 +90,7 @@ class TorchModel(Model):
         self.precision = precision
         self._torch = torch
         self._program: Program | None = program
+        self._profile: TorchProfile | None = None
 
     def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute a signature: all of the program, of which the outputs asked for are returned."""
@@ -130,6 +133,18 @@ class TorchModel(Model):
                 raise failed_precondition(f"the module gives {own!r} as {given}; its signature says {spec.dtype}")
             tensor = tensor.to(getattr(self._torch, spec.dtype.name))
         return to_array(self._torch, tensor)
+
+    def begin_profile(self) -> bool:
+        """Let PyTorch's profiler look at this thread."""
+        if self._profile is not None:
+            return False
+        self._profile = TorchProfile(self._torch)
+        return True
+
+    def end_profile(self) -> list[Span]:
+        """Return the operations since."""
+        profile, self._profile = self._profile, None
+        return [] if profile is None else profile.end()
 
     def close(self) -> None:
         """Free the program."""

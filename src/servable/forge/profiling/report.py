@@ -20,7 +20,10 @@ INDENT: Final = "\N{BRAILLE PATTERN BLANK}" * 4
 """A report sets text without its blanks; the depth of a line of code is part of what it says."""
 _HOT: Final = 0.2
 _SILENT = {
-    "litert": "LiteRT's interpreter has no profiler in Python: there are only the times of whole runs",
+    "litert": (
+        "LiteRT's interpreter has no profiler in Python: there are only the times of whole runs; "
+        "servable inspect --ops lists its operations"
+    ),
     "python": "a Python model has no operations: use --how cprofile or --how line",
 }
 

@@ -22,6 +22,7 @@ from servable.forge.profiling.trace import CALLS
 
 WARM_UPS: Final = 2
 MOST_SPANS: Final = 200_000
+PROFILED: Final = "profiled runs"
 
 Report = Callable[[str], None]
 
@@ -102,10 +103,13 @@ def profile(
     profiled: list[tuple[float, float]] = []
     if how != "resources":
         report(f"{runs} runs, profiled")
-        with sampler.phase("profiled runs"):
+        with sampler.phase(PROFILED):
             found, profiled = _profiled(how, model, artifact, call, runs, Path(stats) if stats else None)
+    if not profiled:
+        sampler.phases = [phase for phase in sampler.phases if phase.name != PROFILED]
     sampler.stop()
     model.close()
+    calls = [Span(CALLS, f"run {number}", *timed) for number, timed in enumerate(profiled or alone, 1)]
     document = {
         "engine": engine,
         "signature": chosen.name,
@@ -118,6 +122,7 @@ def profile(
         "phases": sampler.phases,
         "samples": sampler.samples,
         **found,
+        "spans": [*found.get("spans", ()), *calls],
     }
     Path(out).write_text(json.dumps(document))
 
@@ -180,14 +185,14 @@ def _code(artifact: Mapping[str, str]) -> list[str]:
 def _by_framework(
     model: Model, call: Callable[[], object], runs: int
 ) -> tuple[dict[str, Any], list[tuple[float, float]]]:
-    begun = model.begin_profile()
+    if not model.begin_profile():
+        return {"begun": False}, []
     timed = [_timed(call) for _ in range(runs)]
-    spans = model.end_profile() if begun else []
+    spans = model.end_profile()
     first = min((began for began, _ in timed), default=0.0)
     last = max((began + seconds for began, seconds in timed), default=0.0)
     kept = [span for span in spans if first - 1 <= span.began <= last + 1][:MOST_SPANS]
-    kept += [Span(CALLS, f"run {number}", began, seconds) for number, (began, seconds) in enumerate(timed, 1)]
-    return {"begun": begun, "spans": kept, "dropped": len(spans) + runs - len(kept)}, timed
+    return {"begun": True, "spans": kept, "dropped": len(spans) - len(kept)}, timed
 
 
 def _rows(inputs: Inputs, batch: int) -> int:
