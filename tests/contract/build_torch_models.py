@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
-from tests.contract.cases import BIAS, CASES, TABLE, TORCH_EXPORT_TYPES, TORCH_TYPES, WEIGHTS, typed_signature
+from tests.contract.cases import BIAS, CASES, TABLE, TORCH_EXPORT_CASES, TORCH_TYPES, WEIGHTS, typed_signature
 from torch import Tensor
 
 from servable.core.signatures import Signature
@@ -113,10 +113,8 @@ def nodes(signature: Signature, prefix: str) -> Signature:
 
 
 def main(folder: Path) -> None:
-    for name, case in CASES.items():
-        export(MODULES[name](), case.signature, folder / "torch_export" / name / "1")
-    for name in TORCH_EXPORT_TYPES:
-        export(Row(), typed_signature(name), folder / "torch_export" / f"type_{name}" / "1")
+    for name in TORCH_EXPORT_CASES:
+        export(MODULES[name](), CASES[name].signature, folder / "torch_export" / name / "1")
     version = folder / "torchscript" / "all" / "1"
     version.mkdir(parents=True)
     torch.jit.save(torch.jit.script(Everything().eval()), version / "model.pt")

@@ -25,8 +25,8 @@ signatures, ``all`` has one for each type and each case: a load of TensorFlow's 
 """
 TFLITE_TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "bool", "string")
 TORCH_TYPES = tuple(name for name in TYPES if name != "string")
-TORCH_EXPORT_TYPES = ("bfloat16",)
-"""Those with a model of their own; each is a process."""
+TORCH_EXPORT_CASES = ("perceptron",)
+"""The cases that are built as programs of torch.export."""
 
 
 @dataclass(frozen=True)

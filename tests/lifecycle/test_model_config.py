@@ -137,7 +137,7 @@ def test_python_is_allowed_in_the_path_that_was_named_and_not_in_what_a_root_hol
 def test_one_model_that_cannot_be_served_does_not_hide_the_root(tmp_path, caplog) -> None:
     onnx(tmp_path / "cats" / "1")
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "model.tflite").write_bytes(b"")
+    (tmp_path / "old" / "saved_model.pbtxt").write_bytes(b"")
     assert [config.name for config in resolve_path(tmp_path)] == ["cats"]
     assert "old is passed over" in caplog.text
 

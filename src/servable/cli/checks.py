@@ -28,6 +28,8 @@ LEAST_MEMORY = 256 * MIB
 ENOUGH_FILES = 4096
 LEAST_FILES = 128
 LONG_DRAIN_S = 300.0
+_PACKAGES = {"litert": "ai_edge_litert"}
+"""Engine -> what is imported for it, where that is called otherwise."""
 
 
 class State(Enum):
@@ -83,7 +85,8 @@ def _engines() -> Iterator[Finding]:
     owners = metadata.packages_distributions()
     for name in ENGINES:
         if engine_class(name).installed():
-            versions = [f"{owner} {metadata.version(owner)}" for owner in owners.get(name, ())]
+            package = _PACKAGES.get(name, name)
+            versions = [f"{owner} {metadata.version(owner)}" for owner in owners.get(package, ())]
             yield Finding(State.OK, f"engine {name}", ", ".join(dict.fromkeys(versions)) or "built in")
         elif name in EXTRAS:
             advice = f"if you need it: pip install '{EXTRAS[name]}'"

@@ -57,6 +57,8 @@ def _contents(path: Path) -> Sequence[str]:
         if start == _PICKLE:
             return ["data.pkl"]
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from None
+    if not entries or min(entry.header_offset for entry in entries):  # it is the end of an archive inside this one
+        raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: its table of contents is not there")
     for entry in entries:
         if entry.header_offset + entry.compress_size > size:
             raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {entry.filename} ends beyond it")

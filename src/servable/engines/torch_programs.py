@@ -135,12 +135,15 @@ class _ExportedCall:
         self._bare._forward_pre_hooks.clear()  # noqa: SLF001  # they assert some of it again
         self._in_spec = program.call_spec.in_spec
         specs = program.graph_signature.input_specs
-        self._order = [given.arg for given in specs if given.kind.name == "USER_INPUT"]
+        given = [spec.arg for spec in specs if spec.kind.name == "USER_INPUT"]
+        self._order = [
+            (arg.name, getattr(arg, "value", None)) for arg in given
+        ]  # a value is what export made of a number
         self._names = _output_names(program)
         self._known: set[tuple[Any, ...]] = set()
 
     def __call__(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-        leaves = [tensors[each.name] if hasattr(each, "name") else each.value for each in self._order]
+        leaves = [tensors.get(name, value) for name, value in self._order]
         args, kwargs = self._pytree.tree_unflatten(leaves, self._in_spec)
         shapes = tuple([tuple(tensor.shape) for tensor in tensors.values()])
         if shapes in self._known:

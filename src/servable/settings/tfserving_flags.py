@@ -24,7 +24,8 @@ class IdleFlag:
 
 
 _GPU = "models compute on CPUs"
-_TFLITE = "there is no TFLite engine; the SavedModel beside it is served"
+_TFLITE = 'a SavedModel goes before model.tflite unless its servable.toml says artifact = "model.tflite"'
+_INTERPRETERS = "a TFLite model has one interpreter, whose threads are those of --tensorflow_intra_op_parallelism"
 _ENGINES = "the engine that was chosen for a model decides how its graph is compiled"
 IDLE = {
     "rest_api_num_threads": IdleFlag(int, "one event loop answers all connections, and engines have their own threads"),
@@ -36,8 +37,8 @@ IDLE = {
     "per_process_gpu_memory_fraction": IdleFlag(float, _GPU),
     "remove_unused_fields_from_bundle_metagraph": IdleFlag(bool, "only signatures are kept of a graph's description"),
     "prefer_tflite_model": IdleFlag(bool, _TFLITE),
-    "num_tflite_pools": IdleFlag(int, _TFLITE),
-    "num_tflite_interpreters_per_pool": IdleFlag(int, _TFLITE),
+    "num_tflite_pools": IdleFlag(int, _INTERPRETERS),
+    "num_tflite_interpreters_per_pool": IdleFlag(int, _INTERPRETERS),
     "xla_cpu_compilation_enabled": IdleFlag(bool, _ENGINES),
     "xla_gpu_compilation_enabled": IdleFlag(bool, _GPU),
     "thread_pool_factory_config_file": IdleFlag(str, "each model has threads of its own"),
