@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from servable.core.errors import Code, ServingError
 from servable.engines.base import Artifact, EngineOptions
 from servable.engines.fingerprint import fingerprint, outline
 from servable.engines.plan import choose, find_artifact, load
+from servable.engines.plan_cache import plans_dir
 from servable.engines.tuned_plan import (
     SCHEMA,
     Figure,
@@ -27,7 +30,6 @@ from servable.engines.tuned_plan import (
     Setting,
     machine_key,
     misfit,
-    plans_dir,
     read_plan,
     write_plan,
 )
@@ -129,6 +131,16 @@ def test_auto_finds_the_models_own_plan(model: Artifact, cache: Path, tmp_path: 
     assert choose(model, options=AUTO).engine == "openvino"
     assert choose(model).engine == "onnxruntime"
     assert plans_dir() == cache
+
+
+def test_a_start_without_plans_does_not_even_import_what_reads_them(model: Artifact, cache: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from servable.engines.base import *; from servable.engines.plan import *\n"
+        f"choose(Artifact('onnx', Path({str(model.path)!r})), options=EngineOptions(plan='auto'))\n"
+        "assert 'servable.engines.tuned_plan' not in sys.modules"
+    )
+    assert not cache.exists()
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_engine_asked_for_comes_before_a_plan(model: Artifact, tmp_path: Path) -> None:

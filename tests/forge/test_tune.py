@@ -17,7 +17,8 @@ from servable.core.signatures import Signature
 from servable.engines.base import Artifact
 from servable.engines.fingerprint import fingerprint
 from servable.engines.plan import find_artifact
-from servable.engines.tuned_plan import Setting, plans_dir
+from servable.engines.plan_cache import plans_dir
+from servable.engines.tuned_plan import Setting
 from servable.forge import tune as tuning
 from servable.forge.samples import Samples
 from servable.forge.trials import Form, Trial, first_trials, variants

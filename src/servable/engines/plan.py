@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 
 from servable.core.errors import Code, ServingError, failed_precondition
 from servable.engines.artifact import artifact_of_file, find_artifact
-from servable.engines.base import CHILD, ENGINES, NO_PLAN, Artifact, EngineOptions, Model, engine_class
+from servable.engines.base import AUTO_PLAN, CHILD, ENGINES, NO_PLAN, Artifact, EngineOptions, Model, engine_class
 from servable.engines.machine import cpu_threads
+from servable.engines.plan_cache import plan_files
 from servable.engines.streams import in_streams
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def choose(
     installed, or does not read such an artifact, or if the plan asked for does not hold here.
     """
     choice = _choose_engine(artifact, engine, precision)
-    if engine is None and options is not None and options.plan != NO_PLAN:
+    if engine is None and options is not None and _may_have_plan(options.plan):
         from servable.engines.planned import follow
 
         choice = follow(choice, artifact, options)
@@ -70,6 +71,10 @@ def choose(
         return choice
     reason = f"{choice.reason}; in a child process with {artifact.transform.name}"
     return dataclasses.replace(choice, isolated=True, reason=reason)
+
+
+def _may_have_plan(plan: str) -> bool:
+    return plan != NO_PLAN and (plan != AUTO_PLAN or bool(plan_files()))
 
 
 def complete(choice: Choice, artifact: Artifact) -> str | None:

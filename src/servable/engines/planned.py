@@ -21,7 +21,6 @@ from servable.engines.tuned_plan import (
     Setting,
     machine_key,
     misfit,
-    plans_dir,
     present_plans,
     read_plan,
 )
@@ -64,7 +63,7 @@ def _fitting(artifact: Artifact, options: EngineOptions) -> Plan | str | None:
     if options.plan != AUTO_PLAN:
         plan = read_plan(Path(options.plan))
         return _in_the_way(artifact, options) or _misfit(plan, artifact, fingerprint(artifact)) or plan
-    plans = present_plans(plans_dir())  # mostly none: then nothing of the artifact is read
+    plans = present_plans()  # mostly none: then nothing of the artifact is read
     files = outline(artifact) if plans else ()
     alike = [plan for _, plan in plans if plan.key.files == files]
     if not alike:

@@ -17,6 +17,7 @@ import msgspec
 from servable.core.errors import Code, ServingError, failed_precondition, not_found
 from servable.engines.base import ENGINES
 from servable.engines.machine import cpu_model, cpus
+from servable.engines.plan_cache import plan_files
 
 SCHEMA = "servable.plan/1"
 """The number changes when a field changes its meaning."""
@@ -30,7 +31,6 @@ DISTRIBUTIONS = {
 """Engine -> the distributions that may bring its framework."""
 KINDS = frozenset({"saved_model", "onnx", "openvino", "tflite", "torchscript", "graph_def"})
 """What a form may be: nothing that brings code."""
-_MOST_PLANS = 512
 
 
 class Form(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -128,20 +128,6 @@ class Plan(msgspec.Struct, frozen=True):
         return f"{said}, measured on {self.tuned}{loud}"
 
 
-def plans_dir() -> Path:
-    """Return the folder of the plans that ``auto`` looks through."""
-    return cache_dir() / "plans"
-
-
-def cache_dir() -> Path:
-    """Return where what can be made again is kept."""
-    named = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(named, "servable") if named else Path.home() / ".cache" / "servable"
-    except RuntimeError:  # nobody has a home here
-        return Path(tempfile.gettempdir(), f"servable-{os.getuid()}")
-
-
 def read_plan(path: Path) -> Plan:
     """Return the plan in a file; NOT_FOUND, or FAILED_PRECONDITION that says what is wrong with it."""
     try:
@@ -176,14 +162,10 @@ def write_plan(plan: Plan, path: Path) -> None:
         raise ServingError(Code.FAILED_PRECONDITION, f"cannot write the plan {path}: {error.strerror}") from None
 
 
-def present_plans(folder: Path) -> list[tuple[Path, Plan]]:
-    """Return the plans in a folder, the newest first; files that are none are passed over."""
-    try:
-        names = [path for path in folder.iterdir() if path.suffix == ".json" and not path.name.startswith(".")]
-    except OSError:
-        return []
+def present_plans() -> list[tuple[Path, Plan]]:
+    """Return the plans of the cache, the newest first; files that are none are passed over."""
     found = []
-    for path in names[:_MOST_PLANS]:
+    for path in plan_files():
         with contextlib.suppress(ServingError):
             found.append((path, read_plan(path)))
     return sorted(found, key=lambda pair: pair[1].tuned, reverse=True)

@@ -13,7 +13,7 @@ from servable.core.errors import Code, ServingError
 from servable.engines.artifact import find_artifact
 from servable.engines.base import Artifact
 from servable.engines.fingerprint import fingerprint
-from servable.engines.tuned_plan import cache_dir
+from servable.engines.plan_cache import cache_dir
 from servable.forge import convert_steps
 from servable.forge.quantize_steps import step_for
 from servable.forge.samples import Samples

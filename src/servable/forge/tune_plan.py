@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from servable.engines.fingerprint import outline
-from servable.engines.tuned_plan import SCHEMA, Figure, Form, Plan, Range, machine_key, plans_dir
+from servable.engines.plan_cache import plans_dir
+from servable.engines.tuned_plan import SCHEMA, Figure, Form, Plan, Range, machine_key
 from servable.forge.tune import Result, Tuned
 from servable.forge.tune_choice import choose_members, proven, ranges
 from servable.lab.statistics import Estimate

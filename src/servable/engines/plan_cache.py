@@ -1,0 +1,32 @@
+"""Where plans are kept, and whether there are any: known without importing what reads them, for a quick start."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+_MOST_PLANS = 512
+
+
+def cache_dir() -> Path:
+    """Return where what can be made again is kept."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named, "servable") if named else Path.home() / ".cache" / "servable"
+    except RuntimeError:  # nobody has a home here
+        return Path(tempfile.gettempdir(), f"servable-{os.getuid()}")
+
+
+def plans_dir() -> Path:
+    """Return the folder of the plans that ``auto`` looks through."""
+    return cache_dir() / "plans"
+
+
+def plan_files() -> list[Path]:
+    """Return the files of plans in the cache; none if it cannot be read."""
+    try:
+        found = [path for path in plans_dir().iterdir() if path.suffix == ".json" and not path.name.startswith(".")]
+    except OSError:
+        return []
+    return sorted(found)[:_MOST_PLANS]
