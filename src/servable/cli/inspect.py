@@ -1,4 +1,4 @@
-"""``servable inspect``: signatures, and which engine would run it and why."""
+"""``servable inspect``: signatures, parameters, operations and their cost, and which engine would run it and why."""
 
 from __future__ import annotations
 
@@ -6,44 +6,108 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from servable.cli import DONE
-from servable.cli.tables import print_table
+from servable.cli.inspect_tables import print_counts, print_described, print_operations, print_signatures
 from servable.cli.targets import TARGET_HELP, Served, find_version, load_here, parse_target
-from servable.core.errors import ServingError
-from servable.core.signatures import Signature, TensorSpec
+from servable.core.errors import ServingError, invalid_argument
+from servable.core.signatures import Signature
 from servable.engines.base import ENGINES, Artifact, engine_class
+from servable.forge.inspection.assumed import parse_shape
+from servable.forge.inspection.formats import READERS, artifact_at, inspect
+from servable.forge.inspection.graph import Inspection
+from servable.forge.inspection.summary import as_json, signature_json, summarize
+
+_KINDS_WITHOUT_ENGINE = {"keras": "servable export makes an artifact of it that engines load"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the target and the forms of output."""
-    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    parser.add_argument("target", metavar="TARGET", help=f"{TARGET_HELP}; also a .keras, .h5, .pb or .pbtxt file")
     parser.add_argument("--version", dest="model_version", type=int, metavar="N", help="default: the newest")
     parser.add_argument("--engine", metavar="NAME", help="load with this engine instead of the one chosen")
+    parser.add_argument("--no-engines", action="store_true", help="only read the files: load nothing, run nothing")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=SIZES",
+        help="the shape to count an input with, like tokens=1,50; without it a free first dimension is one",
+    )
+    parser.add_argument("--ops", action="store_true", help="list every operation")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--tensorboard", type=Path, metavar="LOGDIR", help="write the graph for TensorBoard")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the graph as a page to zoom in")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Load or ask, then print."""
     target = parse_target(arguments.target)
     if isinstance(target, Served):
+        _refuse_local_options(arguments)
         described, signatures = _ask(target, arguments.model_version)
+        inspection = None
     else:
-        artifact = find_version(target, arguments.model_version)
-        described, signatures = _describe(artifact, arguments.engine)
+        artifact = _find(target, arguments.model_version)
+        inspection = _read(artifact, arguments)
+        described, signatures = _describe(artifact, inspection, arguments)
+    if inspection is not None:
+        described |= _pictures(inspection, arguments)
+    summaries = {} if inspection is None else {name: summarize(graph) for name, graph in inspection.graphs.items()}
     if arguments.json:
-        document = {**described, "signatures": {name: _as_json(found) for name, found in signatures.items()}}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        counts = {} if inspection is None else as_json(inspection, summaries, operations=arguments.ops)
+        named = {name: signature_json(found) for name, found in signatures.items()}
+        sys.stdout.write(json.dumps({**described, "signatures": named, **counts}, indent=2) + "\n")
         return DONE
-    for key, value in described.items():
-        if isinstance(value, dict):
-            for name, text in value.items():
-                sys.stdout.write(f"{key} {name}: {text}\n")
-        else:
-            sys.stdout.write(f"{key}: {value}\n")
-    print_table(("signature", "", "name", "type", "shape", "in the graph"), _rows(signatures))
+    print_described(described)
+    print_signatures(signatures)
+    if inspection is not None:
+        print_counts(inspection, summaries)
+        if arguments.ops:
+            print_operations(summaries)
     return DONE
+
+
+def _refuse_local_options(arguments: argparse.Namespace) -> None:
+    for name in ("ops", "tensorboard", "html", "shape"):
+        if getattr(arguments, name):
+            raise invalid_argument(f"--{name} needs the artifact: a server tells its signatures only")
+
+
+def _find(path: Path, version: int | None) -> Artifact:
+    """Return the artifact at a path, of those kinds too that no engine loads."""
+    here = artifact_at(path)
+    try:
+        return find_version(path, version)
+    except ServingError:
+        if here is None:
+            raise
+        return here
+
+
+def _read(artifact: Artifact, arguments: argparse.Namespace) -> Inspection | None:
+    if artifact.kind in READERS:
+        return inspect(artifact, dict(parse_shape(text) for text in arguments.shape))
+    for name in ("ops", "tensorboard", "html", "shape"):
+        if getattr(arguments, name):
+            raise invalid_argument(f"--{name}: {artifact.path} is {artifact.kind}, which has no graph to read")
+    return None
+
+
+def _pictures(inspection: Inspection, arguments: argparse.Namespace) -> dict[str, str]:
+    """Write what was asked for; say where it is."""
+    written = {}
+    if arguments.tensorboard is not None:
+        from servable.forge.inspection.tensorboard import write_events
+
+        written["tensorboard"] = str(write_events(inspection, arguments.tensorboard))
+    if arguments.html is not None:
+        from servable.forge.inspection.page import write_page
+
+        written["html"] = str(write_page(inspection, arguments.html))
+    return written
 
 
 def _ask(target: Served, version: int | None) -> tuple[dict[str, Any], Mapping[str, Signature]]:
@@ -55,15 +119,26 @@ def _ask(target: Served, version: int | None) -> tuple[dict[str, Any], Mapping[s
     return {"model": target.model, "server": target.url, "version": versions}, signatures
 
 
-def _describe(artifact: Artifact, engine: str | None) -> tuple[dict[str, Any], Mapping[str, Signature]]:
-    model, choice = load_here(artifact, engine)
+def _describe(
+    artifact: Artifact, inspection: Inspection | None, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], Mapping[str, Signature]]:
+    described: dict[str, Any] = {"artifact": str(artifact.path), "kind": artifact.kind}
+    without = _KINDS_WITHOUT_ENGINE.get(artifact.kind)
+    if inspection is not None and (arguments.no_engines or without is not None or artifact.path.suffix == ".pbtxt"):
+        reason = "none was tried" if arguments.no_engines else without or "no engine reads text"
+        return {**described, "engine": None, "reason": reason}, inspection.signatures
+    try:
+        model, choice = load_here(artifact, arguments.engine)
+    except ServingError as error:
+        if inspection is None or arguments.engine is not None:
+            raise
+        also = {name: _other(name, artifact) for name in ENGINES}
+        return {**described, "engine": None, "reason": error.message, "also": also}, inspection.signatures
     try:
         signatures = dict(model.signatures)
     finally:
         model.close()
-    described = {
-        "artifact": str(artifact.path),
-        "kind": artifact.kind,
+    described |= {
         "engine": choice.engine,
         "precision": choice.precision,
         "reason": choice.reason,
@@ -84,25 +159,3 @@ def _other(name: str, artifact: Artifact) -> str:
     except ServingError as error:
         return error.message
     return "holds it"
-
-
-def _rows(signatures: Mapping[str, Signature]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name, signature in signatures.items():
-        shown = name
-        for kind, specs in (("in", signature.inputs), ("out", signature.outputs)):
-            for spec in specs.values():
-                rows.append((shown, kind, spec.name, spec.dtype.name, _shape(spec), spec.node))
-                shown = ""
-    return rows
-
-
-def _shape(spec: TensorSpec) -> str:
-    return "any rank" if spec.shape is None else str(list(spec.shape)).replace("None", "?")
-
-
-def _as_json(signature: Signature) -> dict[str, Any]:
-    return {
-        kind: {spec.name: {"dtype": spec.dtype.name, "shape": spec.shape, "node": spec.node} for spec in specs.values()}
-        for kind, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
-    }
