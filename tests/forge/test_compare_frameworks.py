@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from servable.core.errors import ServingError
+from servable.forge import arrays, framework_forms
 from servable.forge.compare_page import frameworks_report, frameworks_table
+from servable.forge.framework_forms import MODEL
 from servable.forge.frameworks import FORMS, PARITY, Form, FormResult, Frameworks, compare_frameworks
 from servable.forge.runs import Runs
+from servable.forge.worker import run_apart
 from servable.report.html import write_html
+from servable.zoo import catalog
+from servable.zoo.weights import weights_of
 
 KNOWN = {form.name: form for form in FORMS}
-
-
-def check(name: str) -> None:
-    (one,) = compare_frameworks((1,), runs=1, cold=0, forms=[KNOWN[name]]).results
-    assert one.agrees, f"{one.form.label}: {one.max_abs} {one.reason}"
-    assert one.version
 
 
 def test_onnx_agrees_and_who_is_not_installed_is_skipped() -> None:
@@ -37,15 +40,47 @@ def test_onnx_agrees_and_who_is_not_installed_is_skipped() -> None:
     json.dumps(found.as_json(), allow_nan=False)
 
 
+def in_one_process(
+    forms: list[str], report: Callable[[str], None], answered: str, **arguments: Any
+) -> dict[str, dict[str, Any]]:
+    """Run several forms in one worker: TensorFlow takes seconds to import."""
+    return {
+        form: framework_forms.run_form(form, artifact=[], answered=f"{answered}-{form}", report=report, **arguments)
+        for form in forms
+    }
+
+
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("form", ["keras", "tensorflow"])
-def test_keras_and_plain_tensorflow_agree(form: str) -> None:
-    check(form)
+def test_keras_and_plain_tensorflow_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))
+    inputs = catalog.sample_inputs(MODEL, 2, 3)
+    arrays.save(tmp_path / "asked", [inputs])
+    arrays.save(tmp_path / "weights", [weights_of(MODEL, 1)])
+    told = run_apart(
+        "tests.forge.test_compare_frameworks:in_one_process",
+        {
+            "forms": ["keras", "tensorflow"],
+            "weights": str(tmp_path / "weights"),
+            "asked": str(tmp_path / "asked"),
+            "answered": str(tmp_path / "answered"),
+            "batches": [1, 2],
+            "runs": 1,
+            "cold": 0,
+        },
+    )
+    expected = catalog.reference(MODEL, inputs)["output"]
+    for form in ("keras", "tensorflow"):
+        (found,) = arrays.load(tmp_path / f"answered-{form}")
+        assert np.abs(found["output"] - expected).max() <= PARITY
+        assert [len(told[form]["seconds"][batch]) for batch in ("1", "2")] == [1, 1]
+        assert told[form]["version"].startswith(form)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_torch_agrees() -> None:
-    check("torch")
+    (one,) = compare_frameworks((1,), runs=1, cold=0, forms=[KNOWN["torch"]]).results
+    assert one.agrees, f"{one.max_abs} {one.reason}"
+    assert one.version
 
 
 def test_a_form_that_is_off_is_bad_news() -> None:

@@ -78,14 +78,22 @@ def appraise(
             if found.ok:
                 found = replace(found, batches=tuple(_timed(probe, rows, timing) for rows in timing.batches))
             found = end(probe, found)
+            if found.ok and reference is not None:
+                judged, reason = _judged(probe, reference, found.engine)
     except ServingError as error:
         return Figures(name, reason=error.message)
-    if found.ok and reference is not None:
-        try:
-            judged = reference.judge(artifact, found.engine)
-        except ServingError as error:
-            reason = error.message
     return Figures(name, found, judged, found.reason or reason)
+
+
+def _judged(probe: Probe, reference: Reference, engine: str) -> tuple[Judged | None, str]:
+    """Ask the model that is loaded already; one whose batch is fixed is loaded again, to learn its size."""
+    try:
+        return reference.judge_through(probe.answers), ""
+    except ServingError:
+        try:
+            return reference.judge(probe.artifact, engine), ""
+        except ServingError as error:
+            return None, error.message
 
 
 def _timed(probe: Probe, rows: int, timing: Timing) -> BatchTimes:

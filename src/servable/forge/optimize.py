@@ -56,13 +56,15 @@ class Plan:
     fresh: bool = False
 
 
-def optimize(plan: Plan, report: Report = lambda _line: None) -> Optimized:
-    """Do all steps and return what came of them."""
+def optimize(
+    plan: Plan, report: Report = lambda _line: None, *, is_over: Callable[[], bool] = lambda: False
+) -> Optimized:
+    """Do all steps and return what came of them. Those not begun when time ``is_over`` are rows that say so."""
     table = steps()
     check_words(plan.words, table)
     began = time.monotonic()
     pipeline = _Pipeline(plan, table, report)
-    rows = pipeline.run()
+    rows = pipeline.run(is_over)
     samples = None if pipeline.reference is None else pipeline.reference.samples
     return Optimized(
         str(plan.source.path),
@@ -94,10 +96,13 @@ class _Pipeline:
         self.versions = versions()
         self.machine = asdict(machine.describe())
 
-    def run(self) -> list[Row]:
+    def run(self, is_over: Callable[[], bool]) -> list[Row]:
         rows = [self._given()]
         for word in self._plan.words:
-            rows += self._word(word)
+            if is_over():
+                rows.append(Row(word, state=State.FAILED, reason="not done: the time was over"))
+            else:
+                rows += self._word(word)
         return rows
 
     def _given(self) -> Row:

@@ -26,6 +26,7 @@ from servable.report.plots import Axis, LinePlot, Point, Scale, Series
 from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, SHARE, quantity
 
 _MOST_FACT: Final = 160
+_NOTHING: Final[tuple[Any, ...]] = ("", [], {}, None)
 _UNSHOWN: Final = frozenset({"notes", "signatures"})
 
 
@@ -154,10 +155,6 @@ def _doubts(found: Optimized, failed: Sequence[Row]) -> Iterator[Notice]:
     for row in found.rows:
         if row.figures is not None and row.figures.reason:
             yield Notice(f"{row.name}: {row.figures.reason}", Tone.BAD)
-        for reason in row.tried:
-            yield Notice(f"{row.name} is by {row.step}; tried before it: {reason}", Tone.PLAIN)
-        for note in row.facts.get("notes", ()):
-            yield Notice(f"{row.name}: {note}", Tone.PLAIN)
 
 
 def _front_plot(found: Optimized) -> Iterator[Block]:
@@ -247,12 +244,15 @@ def _verdict(verdict: Mapping[str, Any] | None) -> Cell:
 
 
 def _step_facts(found: Optimized) -> Iterator[Block]:
+    for row in found.rows:
+        for reason in row.tried:
+            yield Notice(f"{row.name} was made by {row.step}. Tried before it: {reason}", Tone.PLAIN)
+        for note in row.facts.get("notes", ()):
+            yield Notice(f"{row.name}: {note}", Tone.PLAIN)
     pairs = []
     for row in found.rows:
-        shown = {
-            key: value for key, value in row.facts.items() if key not in _UNSHOWN and value not in ("", [], {}, None)
-        }
-        told = [f"{key.replace('_', ' ')}: {_written(value)}" for key, value in shown.items()]
+        shown = [(key, value) for key, value in row.facts.items() if key not in _UNSHOWN and value not in _NOTHING]
+        told = [f"{key.replace('_', ' ')}: {_written(value)}" for key, value in shown]
         if told:
             pairs.append((row.name, "; ".join(told)))
     if pairs:

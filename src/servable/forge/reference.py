@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from servable.core.errors import failed_precondition
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, Model
+from servable.forge.arrays import Tensors
 from servable.forge.samples import Samples, accuracy, made_up
 from servable.forge.verify import Question, Tolerance, answers, compare, fixed_rows
 from servable.forge.workshop import open_model
@@ -86,6 +87,11 @@ class Reference:
         finally:
             model.close()
 
+    def judge_through(self, ask: Callable[[Sequence[Question]], Sequence[Tensors]]) -> Judged:
+        """Ask a model that takes any number of rows through a function that answers questions."""
+        asked = _questions(self.signature, self.samples, _BATCH)
+        return self.judge_answers(_joined(asked, ask(asked), self.signature))
+
     def judge_answers(self, found: Mapping[str, Array]) -> Judged:
         """Compare answers, row by row; a model whose batch is fixed may have answered the first rows only."""
         count = min((len(array) for array in found.values() if array.ndim), default=0)
@@ -124,7 +130,15 @@ def _ask(model: Model, signature: Signature, samples: Samples) -> dict[str, Arra
     if not batches:
         raise failed_precondition(f"the model takes {size} rows at once, and the data has {len(samples)}")
     asked = [Question(signature.name, _length(batch), batch) for batch in batches]
-    found = answers(model, asked)
+    return _joined(asked, answers(model, asked), signature)
+
+
+def _questions(signature: Signature, samples: Samples, size: int) -> list[Question]:
+    return [Question(signature.name, _length(batch), batch) for batch in samples.batches(size)]
+
+
+def _joined(asked: Sequence[Question], found: Sequence[Tensors], signature: Signature) -> dict[str, Array]:
+    """Return the answers row by row; outputs that have no rows are left out."""
     names = [name for name, array in found[0].items() if array.ndim and len(array) == asked[0].rows]
     if not names:
         raise failed_precondition(f"no output of {signature.name} has a row for each row of its inputs: {signature}")
