@@ -96,8 +96,15 @@ def test_questions_are_asked_at_several_sizes_and_with_nan() -> None:
 def test_a_fixed_batch_is_asked_alone() -> None:
     fixed = Signature("s", {"x": TensorSpec("x", INT64, (4, 2))}, {})
     asked = questions(fixed, Samples({"x": np.arange(6).reshape(3, 2)}, "here"), (1, 8))
-    assert [one.rows for one in asked] == [4]
+    assert [one.rows for one in asked] == [4, 4]  # as often as there are rows to ask
     assert asked[0].inputs["x"][3].tolist() == [0, 1]
+    assert asked[1].inputs["x"][0].tolist() == [2, 3]
+
+
+def test_many_batches_see_many_rows() -> None:
+    asked = questions(SIGNATURE, made_up(SIGNATURE, 12), (1, 2, 4, 4), probe=False)
+    seen = np.concatenate([one.inputs["x"] for one in asked])
+    assert len(np.unique(seen, axis=0)) == 11
 
 
 def test_a_probe_is_noted_not_judged() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -143,10 +144,16 @@ class Verdict:
 def questions(
     signature: Signature, samples: Samples, batches: Sequence[int] = BATCHES, *, probe: bool = True
 ) -> list[Question]:
-    """Return what to ask: the samples at several batch sizes, and rows with NaN in them where inputs are floats."""
+    """Return what to ask: the samples at several batch sizes, and rows with NaN in them where inputs are floats.
+
+    Each batch begins where the one before ended, so that many batches see many rows.
+    """
     fixed = fixed_rows(signature)
-    sizes = (fixed,) if fixed else tuple(batches)
-    asked = [Question(signature.name, size, samples.batch(size, start)) for start, size in enumerate(sizes)]
+    sizes = (fixed,) * max(1, sum(batches) // fixed) if fixed else tuple(batches)
+    starts = accumulate(sizes, initial=0)
+    asked = [
+        Question(signature.name, size, samples.batch(size, start)) for size, start in zip(sizes, starts, strict=False)
+    ]
     floats = [name for name, array in samples.rows.items() if array.dtype.kind == "f" and array.size]
     if probe and floats and len(samples):
         inputs = {name: array.copy() for name, array in samples.batch(sizes[0]).items()}
