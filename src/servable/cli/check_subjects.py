@@ -23,6 +23,8 @@ from servable.serving.validation import chosen_outputs, complete_inputs, missing
 class ArtifactSubject:
     """An artifact, loaded by the engine that would serve it. In a child process: what ends it ends no check."""
 
+    place = (1, "in another process")
+
     def __init__(self, target: str, artifact: Artifact, engine: str | None) -> None:
         self.target = target
         self._artifact = artifact
@@ -62,6 +64,10 @@ class ArtifactSubject:
         ):
             yield subject
 
+    def elsewhere(self) -> AbstractContextManager[Subject]:
+        """Load it once more: each has a process of its own."""
+        return self.reopened()
+
     def close(self) -> None:
         """End its process."""
         self._model.close()
@@ -79,6 +85,7 @@ class ServedSubject:
     """A model on a running server."""
 
     engine = ""
+    place = (8, "over 8 other connections")
 
     def __init__(self, target: str, served: Served, version: int | None) -> None:
         from servable.client import Client
@@ -105,6 +112,10 @@ class ServedSubject:
     def copied(self) -> None:
         """Its files are not here."""
         return
+
+    def elsewhere(self) -> AbstractContextManager[Subject]:
+        """Connect once more: another worker may answer."""
+        return contextlib.closing(ServedSubject(self.target, self._served, self._version))
 
     def close(self) -> None:
         """Close the connection."""

@@ -14,6 +14,7 @@ from servable.core.errors import Code, ServingError
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.tensors import DTYPES_BY_NAME, Array
 from servable.forge.arrays import Tensors
+from servable.forge.check.findings import NoInputsError
 from servable.forge.samples import Samples, from_file, made_up
 from servable.forge.verify import Question, Tolerance, Verdict, compare
 
@@ -32,8 +33,11 @@ class Subject(Protocol):
     """A model that is asked as a client would: names and types are checked, then shapes, as the model does.
 
     What is wrong comes as ``ServingError``. ``reopened`` and ``copied`` give the same model loaded anew, from where it
-    lies and from a copy elsewhere; ``None`` if only its server could do that.
+    lies and from a copy elsewhere; ``None`` if only its server could do that. ``elsewhere`` gives the same model where
+    other processes may compute: another process, or another connection, as ``place`` says, so many times.
     """
+
+    place: tuple[int, str]
 
     @property
     def target(self) -> str:
@@ -55,6 +59,9 @@ class Subject(Protocol):
 
     def copied(self) -> AbstractContextManager[Subject] | None:
         """Copy it to another folder and load that."""
+
+    def elsewhere(self) -> AbstractContextManager[Subject] | None:
+        """Reach it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,8 @@ class Examination:
     def __init__(self, subject: Subject, options: Options) -> None:
         self.subject = subject
         self.options = options
-        self._inputs: dict[str, Inputs | ServingError] = {}
+        self._inputs: dict[str, Inputs] = {}
+        self._without: set[str] = set()
 
     def signatures(self) -> list[Signature]:
         """Return the signatures to examine: the one that was named, else all that can be called."""
@@ -131,23 +139,25 @@ class Examination:
         return self.subject.ask(signature.name, inputs)
 
     def inputs(self, signature: Signature) -> Inputs:
-        """Return inputs that the model answers to; raise what it says of those that were made up."""
+        """Return inputs that the model answers to.
+
+        Raises what it says of those that were made up, once; then ``NoInputsError``: one check that fails is enough.
+        """
         found = self._inputs.get(signature.name)
         if found is None:
+            if signature.name in self._without:
+                raise NoInputsError
             try:
-                found = self._find(signature)
-            except ServingError as error:
-                found = error
-            self._inputs[signature.name] = found
-        if isinstance(found, ServingError):
-            raise found
+                found = self._inputs[signature.name] = self._find(signature)
+            except ServingError:
+                self._without.add(signature.name)
+                raise
         return found
 
     def origins(self) -> Iterator[str]:
         """Say where the inputs came from."""
         for name, found in self._inputs.items():
-            if isinstance(found, Inputs):
-                yield f"{name}: {found.origin}"
+            yield f"{name}: {found.origin}"
 
     def difference(self, signature: Signature, expected: Outputs, found: Outputs) -> Verdict:
         """Compare two answers within the tolerance that was asked for."""

@@ -23,6 +23,10 @@ class State(Enum):
     NONE = "n/a"
 
 
+class NoInputsError(Exception):
+    """There are no inputs to check with, and it has been said why."""
+
+
 class Found(NamedTuple):
     """What a check saw, in words."""
 
@@ -53,6 +57,8 @@ class Check:
         began = time.monotonic()
         try:
             state, detail = self.look()
+        except NoInputsError:
+            state, detail = State.NONE, "there are no inputs that the model takes"
         except ServingError as error:
             state, detail = State.FAIL, str(error)
         return Finding(self.suite, self.name, state, detail, time.monotonic() - began)

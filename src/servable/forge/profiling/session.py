@@ -30,6 +30,8 @@ Report = Callable[[str], None]
 class Direct:
     """A model of this process, as an ``Examination`` asks it; it notes what the first answer took."""
 
+    place = (0, "")
+
     def __init__(self, model: Model) -> None:
         self.target = ""
         self.engine = model.engine
@@ -51,6 +53,10 @@ class Direct:
 
     def copied(self) -> AbstractContextManager[Any] | None:
         """It is not copied."""
+        return None
+
+    def elsewhere(self) -> AbstractContextManager[Any] | None:
+        """It is nowhere else."""
         return None
 
 
