@@ -62,6 +62,7 @@ def plan_for(artifact: Artifact, *ranges: Range, **changes: Any) -> Plan:
         "2026-11-21 12:00 UTC",
         "throughput",
         ("f32",),
+        ("serving_default",),
         machine_key(fingerprint(artifact), outline(artifact), engines),
         (Form(artifact.kind),),
         Setting("onnxruntime"),
@@ -135,7 +136,8 @@ def test_auto_finds_the_models_own_plan(model: Artifact, cache: Path, tmp_path: 
 
 def test_a_start_without_plans_does_not_even_import_what_reads_them(model: Artifact, cache: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from servable.engines.base import *; from servable.engines.plan import *\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from servable.engines.base import Artifact, EngineOptions\nfrom servable.engines.plan import choose\n"
         f"choose(Artifact('onnx', Path({str(model.path)!r})), options=EngineOptions(plan='auto'))\n"
         "assert 'servable.engines.tuned_plan' not in sys.modules"
     )

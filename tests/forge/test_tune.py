@@ -22,10 +22,11 @@ from servable.engines.tuned_plan import Setting
 from servable.forge import tune as tuning
 from servable.forge.samples import Samples
 from servable.forge.trials import Form, Trial, first_trials, variants
-from servable.forge.tune import TuneOptions, tune
+from servable.forge.tune import tune
 from servable.forge.tune_choice import Objective
 from servable.forge.tune_page import as_json, objective_missed, tune_report
 from servable.forge.tune_plan import plan_file, plan_of
+from servable.forge.tuned import TuneOptions
 from servable.report.html import write_html
 
 
@@ -62,7 +63,9 @@ def test_a_plan_is_made_of_candidates_that_answer_rightly(
         Form(Artifact("onnx", broken / "model.onnx"), "break"),
     )
     said: list[str] = []
-    options = TuneOptions(batches=(1, 4), budget_s=4, engines=("onnxruntime",))
+    monkeypatch.setattr(tuning, "variants", lambda trial, _cpus: variants(trial, 2)[:1])
+    monkeypatch.setattr(tuning, "MOST_ROUNDS", tuning.LEAST_ROUNDS)
+    options = TuneOptions(batches=(1, 4), budget_s=40, engines=("onnxruntime",))
     tuned = tune(network, options, report=said.append)
     assert tuned.samples.made_up
     default = tuned.results[0]

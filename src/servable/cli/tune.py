@@ -55,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     from servable.engines.tuned_plan import write_plan
     from servable.forge.artifacts import find_source
     from servable.forge.samples import from_file
-    from servable.forge.tune import TuneOptions, tune
+    from servable.forge.tune import tune
     from servable.forge.tune_choice import parse_objective
     from servable.forge.tune_page import objective_missed
     from servable.forge.tune_plan import plan_file, plan_of
+    from servable.forge.tuned import TuneOptions
 
     options = TuneOptions(
         objective=parse_objective(arguments.objective),

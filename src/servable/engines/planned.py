@@ -140,7 +140,8 @@ def load_planned(plan: Plan, artifact: Artifact, options: EngineOptions) -> Mode
                 loaded[part.form, part.setting] = _member(form, part.setting, options)
         members = [(part.rows, loaded[part.form, part.setting]) for part in plan.ranges]
         signatures = _own_signatures(artifact, options) or members[0][1].signatures
-        names = [held(signatures, member.signatures) for _, member in members]
+        covered = {name: one for name, one in signatures.items() if name in plan.signatures}
+        names = [held(covered, member.signatures) for _, member in members]
         missing = [
             name for name, one in signatures.items() if _callable(one) and any(name not in held for held in names)
         ]

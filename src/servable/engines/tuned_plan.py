@@ -102,13 +102,17 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A whole plan. ``model`` is where it was tuned; ``default`` what would run without it."""
+    """A whole plan. ``model`` is where it was tuned; ``default`` what would run without it.
+
+    It is for those ``signatures`` whose answers were compared; the default engine answers any other.
+    """
 
     schema: str
     model: str
     tuned: str
     objective: str
     precisions: tuple[str, ...]
+    signatures: tuple[str, ...]
     key: Key
     forms: tuple[Form, ...]
     default: Setting

@@ -50,19 +50,19 @@ def forms_of(
     folder = (cache or cache_dir() / "forms") / content.rpartition(":")[2][:16]
     forms, notes = [Form(artifact, fingerprint=content)], []
 
-    def add(step: Step, source: Artifact, precision: str, data: Samples | None) -> None:
+    def add(step: Step, source: Artifact, precision: str) -> None:
         try:
-            made = _made(step, source, folder, data, allowed(precision), report)
+            made = _made(step, source, folder, samples, allowed(precision), report)
         except ServingError as error:
             notes.append(f"{step.name}: {error.message}")
         else:
             forms.append(Form(made, step.name, precision, fingerprint(made)))
 
     for step in _conversions(artifact.kind, engines):
-        add(step, artifact, "f32", None)
+        add(step, artifact, "f32")
     if "int8" in precisions:
         for step, source in list(_quantizations([form.artifact for form in forms])):
-            add(step, source, "int8", samples)
+            add(step, source, "int8")
     return forms, notes
 
 
@@ -86,10 +86,8 @@ def _quantizations(sources: list[Artifact]) -> Iterator[tuple[Step, Artifact]]:
             break
 
 
-def _made(
-    step: Step, source: Artifact, folder: Path, data: Samples | None, tolerance: Tolerance, report: Report
-) -> Artifact:
-    name = step.name if data is None else f"{step.name}-{_digest(data)}"
+def _made(step: Step, source: Artifact, folder: Path, data: Samples, tolerance: Tolerance, report: Report) -> Artifact:
+    name = f"{step.name}-{_digest(data)}" if step.calibrated else step.name
     final = folder / name / "1"
     if final.is_dir():
         report(f"{step.name}: taken from the cache")

@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from servable.core.errors import ServingError, failed_precondition
@@ -28,13 +28,12 @@ from servable.forge.measure import Measured, begin, end, in_turn, times
 from servable.forge.probe import Probe
 from servable.forge.samples import Samples, made_up
 from servable.forge.trials import Form, Trial, first_trials, tolerance_of, variants
-from servable.forge.tune_choice import Objective
+from servable.forge.tuned import Result, Tuned, TuneOptions
 from servable.forge.verify import EXACT, Question, Tolerance, Verdict, compare, fixed_rows, questions
 from servable.lab.statistics import Estimate, ratio
 
 Report = Callable[[str], None]
 
-BATCHES: Final = (1, 8, 32)
 PROBED_BATCHES: Final = (1, 2, 7)
 """Sizes of batch at which answers are compared, beside the largest that is tuned for."""
 NEAR: Final = 1.6
@@ -47,61 +46,6 @@ _GUESSES: Final[tuple[tuple[int, tuple[float, float] | None], ...]] = (
     (8, None), (32, None), (1, None), (8, (0, 2)), (1, (0, 2)),
 )  # fmt: skip
 """Sizes of free dimensions, and ranges of integers, that made-up inputs are tried with."""
-
-
-@dataclass(frozen=True, slots=True)
-class TuneOptions:
-    """What to tune for, and what may be tried. No ``engines``: all. ``budget_s`` does not count what makes forms.
-
-    ``max_difference`` bounds what reduced precision may cost, over the largest value of the reference.
-    """
-
-    objective: Objective = field(default_factory=Objective)
-    precisions: tuple[str, ...] = ("f32",)
-    batches: tuple[int, ...] = BATCHES
-    budget_s: float = 120.0
-    engines: tuple[str, ...] = ()
-    max_difference: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one trial. ``reason`` says why it is out; ``gains`` are over the default, by rows, of finalists."""
-
-    trial: Trial
-    measured: Measured
-    verdict: Verdict | None = None
-    gains: dict[int, Estimate] = field(default_factory=dict)
-    reason: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Return whether it may be used."""
-        return not self.reason
-
-    def seconds(self, rows: int, objective: Objective) -> float:
-        """Return what a batch of so many rows takes: typically, or at the 99th percentile if that is the objective."""
-        found = self.measured.at(rows)
-        if found is None:
-            return math.inf
-        if objective.limit_s is not None:
-            return found.quantile_s(0.99)
-        estimate = found.estimate_s()
-        return estimate.value if estimate is not None else found.median_s
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """All that was found. ``results[0]`` is the default; ``notes`` are for people."""
-
-    artifact: Artifact
-    options: TuneOptions
-    signature: Signature
-    samples: Samples
-    forms: tuple[Form, ...]
-    results: tuple[Result, ...]
-    seconds: float
-    notes: tuple[str, ...] = ()
 
 
 def tune(
@@ -160,7 +104,7 @@ class _Tuning:
         results = tuple(self._results.values())
         return Tuned(
             self._artifact, replace(options, batches=self._batches), self._signature, self._samples, tuple(forms),
-            results, time.monotonic() - self._began, tuple(self._notes),
+            results, time.monotonic() - self._began, tuple(self._covered), tuple(self._notes),
         )  # fmt: skip
 
     # -- the reference --------------------------------------------------------------------------------------------
@@ -174,8 +118,7 @@ class _Tuning:
                     f"{self._default.setting.engine}, which would serve {self._artifact.path}, cannot run it: "
                     f"{found.reason}"
                 )
-            self._asked = self._questions(probe.signatures)
-            self._right = probe.answers(self._asked)
+            self._ask(probe)
             verdict = compare(self._asked[:1], self._right[:1], probe.answers(self._asked[:1]), EXACT)
             if not verdict.ok:
                 self._notes.append(
@@ -217,14 +160,26 @@ class _Tuning:
         return replace(found, first_run_s=found.first_run_s if found.ok else seconds, reason="",
                        resident_bytes=probe.memory())  # fmt: skip
 
-    def _questions(self, signatures: dict[str, Signature]) -> list[Question]:
+    def _ask(self, probe: Probe) -> None:
+        """Note what is asked of every candidate, and the right answers. Signatures without them are not covered."""
         sizes = sorted({*PROBED_BATCHES, max(self._batches)})
-        asked = questions(self._signature, self._samples, sizes)
-        for one in signatures.values():
-            if one.name != self._signature.name and one.inputs and one.outputs and not one.streamed:
-                with contextlib.suppress(ServingError):  # what cannot be made up cannot be compared
-                    asked += questions(one, made_up(one, max(sizes)), sizes, probe=False)
-        return asked
+        self._asked: list[Question] = []
+        self._right: list[Tensors] = []
+        self._covered: list[str] = []
+        for one in (self._signature, *(one for one in self._reference.values() if one != self._signature)):
+            if not one.inputs or not one.outputs or one.streamed:
+                continue
+            try:
+                main = one == self._signature
+                asked = questions(one, self._samples if main else made_up(one, max(sizes)), sizes, probe=main)
+                self._right += probe.answers(asked)
+            except ServingError as error:
+                if one == self._signature:
+                    raise
+                self._notes.append(f"signature {one.name} stays with the default engine: {error.message}")
+            else:
+                self._asked += asked
+                self._covered.append(one.name)
 
     # -- screening ------------------------------------------------------------------------------------------------
 

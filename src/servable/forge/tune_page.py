@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from servable.engines.tuned_plan import Plan
-from servable.forge.tune import Result, Tuned
 from servable.forge.tune_choice import pareto
 from servable.forge.tune_plan import finalists
+from servable.forge.tuned import Result, Tuned
 from servable.lab.machine import describe
 from servable.lab.statistics import CONFIDENCE, Estimate
 from servable.report.blocks import (

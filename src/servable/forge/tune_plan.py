@@ -12,8 +12,8 @@ import msgspec
 from servable.engines.fingerprint import outline
 from servable.engines.plan_cache import plans_dir
 from servable.engines.tuned_plan import SCHEMA, Figure, Form, Plan, Range, machine_key
-from servable.forge.tune import Result, Tuned
 from servable.forge.tune_choice import choose_members, proven, ranges
+from servable.forge.tuned import Result, Tuned
 from servable.lab.statistics import Estimate
 
 
@@ -58,6 +58,7 @@ def plan_of(tuned: Tuned, now: datetime | None = None) -> Plan:
         tuned=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         objective=str(objective),
         precisions=tuned.options.precisions,
+        signatures=tuned.covered,
         key=machine_key(tuned.forms[0].fingerprint, outline(tuned.artifact), engines),
         forms=forms,
         default=default,
