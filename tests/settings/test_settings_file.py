@@ -14,6 +14,8 @@ from servable.cli import main
 from servable.cli.flags_page import SCHEMA
 from servable.core.errors import Code, ServingError
 from servable.engines.example_settings import read_example_settings
+from servable.engines.signature_settings import read_signature_settings
+from servable.engines.version_settings import read_version_settings
 from servable.lifecycle.config import All, Latest, Specific
 from servable.observe.log_options import RequestLogOptions
 from servable.serving.batching_parameters import BatchingParameters
@@ -184,7 +186,7 @@ WRONG = [
     ("[[models]]\npath = 3", r"models\[1\]: path: expected a text, not 3"),
     ("[[models]]\npath = 'none'", r"models\[1\]: .*/none does not exist"),
     ("[[models]]\npath = 'one'\nname = ''", "name: expected a text, not ''"),
-    ("[[models]]\npath = 'one'\nengine = 'caffe'", "engine: expected one of onnxruntime, openvino, .* not 'caffe'"),
+    ("[[models]]\npath = 'one'\nengine = 'caffe'", "engine: expected one of litert, onnxruntime, .* not 'caffe'"),
     ("[[models]]\npath = 'one'\nversions = 'newest'", 'versions: expected "latest", "all", .* not \'newest\''),
     ("[[models]]\npath = 'one'\nversions = []", "versions: expected"),
     ("[[models]]\npath = 'one'\nversions = [-1]", "versions: expected"),
@@ -274,7 +276,12 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == schema()
 
 
-OTHER_FILES: dict[str, Callable[[Path], object]] = {"examples": read_example_settings, "keys": read_api_keys}
+OTHER_FILES: dict[str, Callable[[Path], object]] = {
+    "examples": read_example_settings,
+    "signatures": read_signature_settings,
+    "artifact": read_version_settings,
+    "keys": read_api_keys,
+}
 """The first key of TOML that is no file of settings (of one version, of API keys) -> what reads it."""
 
 

@@ -253,5 +253,7 @@ _INPUTS = re.compile(
 
 def useful(error: Exception) -> str:
     """Return the part of a LiteRT message that says what is wrong, on one line."""
-    text = _NODE.sub(lambda node: f"{node[2]} (operation {node[1]}) failed to {node[3]}", str(error))
-    return " ".join(_PLACE.sub("", text).split())[:500] or type(error).__name__
+    text = _PLACE.sub("", str(error))
+    if node := _NODE.search(text):
+        text = f"{node[2]} (operation {node[1]}) failed to {node[3]}: {_NODE.sub('', text)}"
+    return " ".join(text.split())[:500] or type(error).__name__

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
-from servable.core.tensors import DTYPES_BY_NAME, Array, DType, dtype_named
+from servable.core.tensors import Array, DType, dtype_named
 
 _PATTERNS: Final[Mapping[str, str]] = MappingProxyType(
     {"bfloat16": "uint16", "float8_e5m2": "uint8", "float8_e4m3fn": "uint8"}
@@ -25,6 +26,7 @@ def holds(dtype: DType) -> bool:
     return dtype.name in _NAMES
 
 
+@functools.cache
 def dtype_of(tensor_dtype: Any) -> DType:
     """Return the element type for PyTorch's; one that no array holds (a quantized one) is known by name alone."""
     return dtype_named(str(tensor_dtype).removeprefix("torch."))
@@ -42,11 +44,10 @@ def to_tensor(torch: Any, array: Array, dtype: DType) -> Any:
 
 def to_array(torch: Any, tensor: Any) -> Array:
     """Return a tensor as an array."""
-    tensor = tensor.detach().resolve_conj().resolve_neg().cpu()
-    name = str(tensor.dtype).removeprefix("torch.")
-    pattern = _PATTERNS.get(name)
+    dtype = dtype_of(tensor.dtype)
+    pattern = _PATTERNS.get(dtype.name)
     if pattern is None:
-        found: Array = tensor.numpy()
+        found: Array = tensor.numpy(force=True)
         return found
-    bits: Array = tensor.contiguous().view(getattr(torch, pattern)).numpy()
-    return bits.view(DTYPES_BY_NAME[name].numpy)
+    bits: Array = tensor.contiguous().view(getattr(torch, pattern)).numpy(force=True)
+    return bits.view(dtype.numpy)
