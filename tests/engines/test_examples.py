@@ -14,6 +14,7 @@ from tests.fakes import FakeModel, signature_of
 from servable import protos
 from servable.core import tensors
 from servable.core.errors import Code, ServingError
+from servable.core.spans import Span
 from servable.core.tensors import Array
 from servable.engines.artifact import find_artifact
 from servable.engines.examples import with_examples
@@ -225,3 +226,17 @@ def test_no_row_is_lost_or_mixed_up(tmp_path_factory: pytest.TempPathFactory, va
     given_rows = rows(*[example(x=[value]) if there else example() for value, there in values])
     found = model.run("rate", given_rows, ("outputs",))["outputs"]
     assert found.tolist() == [np.float32(value) if there else 7.0 for value, there in values]
+
+
+def test_what_is_told_to_the_whole_reaches_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = every_type()
+    told: list[str] = []
+    spans = [Span("engine", "Conv", 1.0, 0.5)]
+    monkeypatch.setattr(inner, "begin_serving", lambda: told.append("serving"))
+    monkeypatch.setattr(inner, "begin_profile", lambda: True)
+    monkeypatch.setattr(inner, "end_profile", lambda: spans)
+    model = with_examples(inner, written(tmp_path, EVERY_TYPE))
+    model.begin_serving()
+    assert model.begin_profile()
+    assert model.end_profile() is spans
+    assert told == ["serving"]

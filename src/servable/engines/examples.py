@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from servable import protos
 from servable.core.errors import ServingError, failed_precondition, invalid_argument
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
+from servable.core.spans import Span
 from servable.core.tensors import BOOL, FLOAT32, STRING, Array, DType
 from servable.engines.base import Caller, Model
 from servable.engines.example_settings import ExampleSettings, FeatureSettings, read_example_settings
@@ -175,6 +176,18 @@ class ExampleModel(Model):
             yield self.run(signature, inputs, outputs)
         else:
             yield from self._model.stream(signature, inputs, outputs)
+
+    def begin_profile(self) -> bool:
+        """Let the model begin."""
+        return self._model.begin_profile()
+
+    def end_profile(self) -> list[Span]:
+        """Return what the model noted."""
+        return self._model.end_profile()
+
+    def begin_serving(self) -> None:
+        """Tell the model: one in a process of its own was loaded at a lower priority."""
+        self._model.begin_serving()
 
     def close(self) -> None:
         """Close the model."""
