@@ -65,7 +65,7 @@ def test_a_plan_is_made_of_candidates_that_answer_rightly(
     said: list[str] = []
     monkeypatch.setattr(tuning, "variants", lambda trial, _cpus: variants(trial, 2)[:1])
     monkeypatch.setattr(tuning, "MOST_ROUNDS", tuning.LEAST_ROUNDS)
-    options = TuneOptions(batches=(1, 4), budget_s=40, engines=("onnxruntime",))
+    options = TuneOptions(batches=(1, 4), budget_s=12, engines=("onnxruntime",))
     tuned = tune(network, options, report=said.append)
     assert tuned.samples.made_up
     default = tuned.results[0]

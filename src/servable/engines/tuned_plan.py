@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ from servable.core.errors import Code, ServingError, failed_precondition, not_fo
 from servable.engines.base import ENGINES
 from servable.engines.machine import cpu_model, cpus
 from servable.engines.plan_cache import plan_files
+
+log = logging.getLogger("servable.engines")
 
 SCHEMA = "servable.plan/1"
 """The number changes when a field changes its meaning."""
@@ -170,8 +173,10 @@ def present_plans() -> list[tuple[Path, Plan]]:
     """Return the plans of the cache, the newest first; files that are none are passed over."""
     found = []
     for path in plan_files():
-        with contextlib.suppress(ServingError):
+        try:
             found.append((path, read_plan(path)))
+        except ServingError as error:
+            log.warning("a plan is passed over: %s", error.message)
     return sorted(found, key=lambda pair: pair[1].tuned, reverse=True)
 
 

@@ -149,8 +149,8 @@ class Subject:
                 raise invalid_argument(f"the model takes batches of {spec.shape[0]}, not of {rows}")
         batch = dict(self._main().defaults)
         for name, array in self._rows.items():
-            place = np.arange(start, start + rows) % len(array) if array.ndim else ()
-            batch[name] = np.ascontiguousarray(array[place])
+            whole = array.ndim == 0
+            batch[name] = array if whole else np.ascontiguousarray(array[np.arange(start, start + rows) % len(array)])
         return batch
 
 

@@ -114,9 +114,12 @@ class _Tuning:
         with Probe(self._artifact, self._default.setting, as_served=True) as probe:
             found = self._begin_default(probe)
             if not found.ok:
+                hint = (
+                    "" if self._read is not None or not probe.signatures else "; if it wants other inputs, give --data"
+                )
                 raise failed_precondition(
                     f"{self._default.setting.engine}, which would serve {self._artifact.path}, cannot run it: "
-                    f"{found.reason}"
+                    f"{found.reason}{hint}"
                 )
             self._ask(probe)
             verdict = compare(self._asked[:1], self._right[:1], probe.answers(self._asked[:1]), EXACT)
