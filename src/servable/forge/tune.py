@@ -28,6 +28,7 @@ from servable.forge.measure import Measured, begin, end, in_turn, times
 from servable.forge.probe import Probe
 from servable.forge.samples import Samples, made_up
 from servable.forge.trials import Form, Trial, first_trials, tolerance_of, variants
+from servable.forge.tune_choice import Objective
 from servable.forge.tuned import Result, Tuned, TuneOptions
 from servable.forge.verify import EXACT, Question, Tolerance, Verdict, compare, fixed_rows, questions
 from servable.lab.statistics import Estimate, ratio
@@ -41,7 +42,7 @@ NEAR: Final = 1.6
 SCREENING: Final = 0.6
 """The share of the budget that the first two stages may take."""
 FINALISTS: Final = 5
-LEAST_ROUNDS, MOST_ROUNDS = 3, 24
+LEAST_ROUNDS, WANTED_ROUNDS, MOST_ROUNDS = 3, 12, 24
 _GUESSES: Final[tuple[tuple[int, tuple[float, float] | None], ...]] = (
     (8, None), (32, None), (1, None), (8, (0, 2)), (1, (0, 2)),
 )  # fmt: skip
@@ -284,20 +285,23 @@ class _Tuning:
                 trial = ordered[place].trial
                 if trial not in chosen and len(chosen) < FINALISTS:
                     chosen.append(trial)
-        while len(chosen) > 2 and self._rounds(chosen)[2] > self._options.budget_s - self._elapsed_s():
+        while len(chosen) > 2 and self._final_s(chosen) > self._options.budget_s - self._elapsed_s():
             chosen.pop()
         return chosen
+
+    def _final_s(self, trials: Sequence[Trial]) -> float:
+        """Return how long the finals of these take, loading them included."""
+        loads = [self._results[trial].measured for trial in trials]
+        return self._rounds(trials)[2] + math.fsum(one.load_s + one.first_run_s for one in loads)
 
     def _rounds(self, trials: Sequence[Trial]) -> tuple[int, float, float]:
         """Return how many rounds fit into what is left, how long a block of one size of batch is, and all of it."""
         left_s = max(0.0, self._options.budget_s - self._elapsed_s())
         blocks = len(trials) * len(self._batches)
-        block_s = min(0.25, max(0.03, left_s / blocks / 12))
-        typical = [
-            max(2 * block_s, 2 * self._results[trial].measured.at(rows).median_s)  # type: ignore[union-attr]  # it is ok
-            for trial in trials
-            for rows in self._batches
-        ]
+        # Many short blocks rather than a few long ones: it is rounds that tell a difference from noise.
+        block_s = min(0.25, max(0.02, left_s / blocks / WANTED_ROUNDS))
+        medians = [self._results[trial].seconds(rows, Objective()) for trial in trials for rows in self._batches]
+        typical = [block_s + 2 * median if median < block_s else median for median in medians]
         rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(left_s / math.fsum(typical))))
         return rounds, block_s, rounds * math.fsum(typical)
 
