@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,7 @@ def load(path: Path) -> KerasFile:
         raise not_found(f"there is no file {path}")
     try:
         return _load_h5(path) if path.suffix == ".h5" else _load_zip(path)
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, KeyError, EOFError) as error:
-        raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
-    except OSError as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {reason}") from error
 

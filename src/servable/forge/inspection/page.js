@@ -249,7 +249,7 @@
     measure(root);
     view.replaceChildren();
     const defs = make("defs", {}, view);
-    const arrow = make("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 4, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" }, defs);
+    const arrow = make("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 4, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto-start-reverse" }, defs);
     make("path", { id: "tip", d: "M0 0L8 4L0 8Z" }, arrow);
     root.x = 0;
     root.y = 0;

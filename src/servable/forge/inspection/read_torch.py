@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ def _load(path: Path) -> Mapping[str, Any]:
             if name is None:
                 raise unimplemented(f"{path} has no {_PROGRAM}: it is no program of torch.export, or an old one")
             found = json.loads(archive.read(name))
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
     except OSError as error:
         raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
