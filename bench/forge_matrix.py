@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from servable.forge.optimized import Row, State
 from servable.forge.records import versions
 from servable.forge.reference import Reference
 from servable.forge.samples import Samples
-from servable.lab import machine
+from servable.forge.surroundings import surroundings
 from servable.report.blocks import Cell, Column, Facts, Paragraph, Report, Section, Table, Tone, Toned
 from servable.report.markdown import write_markdown
 from servable.report.units import BYTES, RATIO, SECONDS, SHARE, quantity
@@ -129,7 +128,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="artifacts, found again by the next run")
     parser.add_argument("--out", type=Path, default=REPORTS / "forge_matrix.md")
     arguments = parser.parse_args()
-    began = time.monotonic()
+    began, conditions = time.monotonic(), surroundings()
     matrix = Matrix(began + 60 * arguments.minutes)
     subjects = [
         one for one in (QUICK if arguments.quick else SUBJECTS) if one.name in arguments.models or not arguments.models
@@ -142,13 +141,13 @@ def main() -> None:
     document = {
         "schema": "servable.forge_matrix/1",
         "command": ["python", "-m", "bench.forge_matrix", *sys.argv[1:]],
-        "machine": asdict(machine.describe()),
+        "machine": conditions,
         "versions": versions(),
         "seconds": time.monotonic() - began,
         "rows": [row.as_json() for row in matrix.rows],
     }
     arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    arguments.out.write_text(write_markdown(page(matrix.rows, subjects, time.monotonic() - began)))
+    arguments.out.write_text(write_markdown(page(matrix.rows, subjects, time.monotonic() - began, conditions)))
     say(f"written: {arguments.out}")
 
 
@@ -245,7 +244,7 @@ def samples_of(subject: Subject) -> Samples:
     )
 
 
-def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float) -> Report:
+def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float, conditions: dict[str, Any]) -> Report:
     """Return the report: a table for each model, and what could not be done below it."""
     sections = []
     for subject in subjects:
@@ -259,11 +258,11 @@ def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float) 
                 Table(columns, [(row.step, row.source, row.engine, short(row.reason)) for row in gaps]),
             ]
         sections.append(Section(subject.name, blocks, note_of(subject)))
-    told = machine.describe()
     facts = Facts(
         [
-            ("Processor", f"{told.cpu}, {os.cpu_count()} cores"),
-            ("System", told.system),
+            ("Processor", f"{conditions['cpu']}, {conditions['cores']} cores"),
+            ("System", conditions["system"]),
+            ("Load average at the begin", f"{conditions['load_average']:g}"),
             ("Took", quantity(seconds, SECONDS)),
             *sorted(versions().items()),
         ]

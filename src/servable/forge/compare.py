@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from servable.forge.artifacts import find_source
 from servable.forge.reference import Reference
 from servable.forge.runs import lines
 from servable.forge.samples import Samples
+from servable.forge.surroundings import surroundings
 from servable.forge.workshop import open_model
-from servable.lab import machine
 
 Report = Callable[[str], None]
 Data = Callable[[Signature], Samples]
@@ -78,6 +78,7 @@ def compare_artifacts(
     first = next((one for one in found if isinstance(one, Artifact)), None)
     if first is None:
         raise not_found("; ".join(str(one) for one in found))
+    conditions = surroundings()
     reference = _reference(first, data, engine)
     figures = []
     for (name, _), one in zip(named, found, strict=True):
@@ -91,7 +92,7 @@ def compare_artifacts(
         timing,
         len(reference.samples),
         reference.samples.origin,
-        asdict(machine.describe()),
+        conditions,
     )
 
 

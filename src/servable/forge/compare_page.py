@@ -9,6 +9,7 @@ from servable.forge.appraisal import Figures
 from servable.forge.compare import Compared
 from servable.forge.frameworks import PARITY, FormResult, Frameworks
 from servable.forge.runs import Runs
+from servable.forge.surroundings import disturbance
 from servable.report.blocks import Block, Cell, Column, Facts, Notice, Report, Section, Table, Tone, Toned
 from servable.report.plots import Axis, LinePlot, Point, Scale, Series
 from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, SHARE, quantity
@@ -24,6 +25,7 @@ def compared_report(found: Compared) -> Report:
     if faulty:
         tone, verdict = Tone.BAD, f"Answers that do not fit: {', '.join(one.name for one in faulty)}"
     doubts = [Notice(f"{one.name}: {one.reason}") for one in found.figures if one.reason]
+    doubts += disturbed(found.machine)
     if "made up" in found.origin:
         doubts.append(Notice("Inputs were made up: the same top class on them says little of real ones.", Tone.PLAIN))
     runs = {one.name: one.runs() for one in found.figures}
@@ -117,7 +119,7 @@ def frameworks_report(found: Frameworks) -> Report:
         subtitle=f"{found.runs} timed runs after {found.cold} cold ones; each framework in a process of its own",
         verdict=verdict,
         tone=tone,
-        lead=[Notice(f"{one.form.label}: {one.reason}") for one in found.results if one.reason],
+        lead=[*disturbed(found.machine), *(_why_not(one) for one in found.results if one.reason)],
         sections=[
             Section("Frameworks", (frameworks_table(found),), note),
             Section("By batch size", (runs_table(runs, found.batches), *run_plots(runs)), "Means of the runs."),
@@ -186,6 +188,16 @@ def run_plots(runs: dict[str, list[Runs]]) -> list[LinePlot]:
     ]
 
 
+def _why_not(one: FormResult) -> Notice:
+    return Notice(f"{one.form.label}: {one.reason}")
+
+
+def disturbed(machine: Mapping[str, Any]) -> list[Notice]:
+    """Say if the machine was busy with other things."""
+    text = disturbance(machine)
+    return [Notice(text)] if text else []
+
+
 def machine_section(machine: Mapping[str, Any]) -> Section:
     """Say where it was measured."""
     pairs = [
@@ -193,6 +205,7 @@ def machine_section(machine: Mapping[str, Any]) -> Section:
         ("Cores", str(machine["cores"])),
         ("Memory", quantity(machine["memory_bytes"], BYTES)),
         ("System", machine["system"]),
+        ("Load average at the begin", f"{machine.get('load_average', 0):g}"),
     ]
     blocks: list[Block] = [Facts([(name, value) for name, value in pairs if value])]
     return Section("Machine", blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +19,9 @@ from servable.forge.artifacts import find_source
 from servable.forge.framework_forms import COMPARED, INPUT, MODEL, OUTPUT
 from servable.forge.runs import BATCHES, COLD, RUNS, Runs
 from servable.forge.steps import steps
+from servable.forge.surroundings import surroundings
 from servable.forge.worker import run_apart
 from servable.forge.workshop import perform
-from servable.lab import machine
 from servable.zoo import catalog
 from servable.zoo.weights import weights_of
 
@@ -96,7 +96,7 @@ class Frameworks:
     batches: tuple[int, ...]
     runs: int = RUNS
     cold: int = COLD
-    machine: Mapping[str, Any] = field(default_factory=lambda: asdict(machine.describe()))
+    machine: Mapping[str, Any] = field(default_factory=surroundings)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -126,11 +126,12 @@ def compare_frameworks(
     inputs = catalog.sample_inputs(MODEL, max(COMPARED, *batches), _SEED)
     report("drawing weights, computing what is right")
     expected = catalog.reference(MODEL, {INPUT: inputs[INPUT][:COMPARED]})[OUTPUT]
+    conditions = surroundings()
     with tempfile.TemporaryDirectory(prefix="servable-") as folder:
         bench = _Bench(Path(folder), tuple(batches), runs, cold, expected, report)
         arrays.save(bench.asked, [inputs])
         arrays.save(bench.weights, [weights_of(MODEL, catalog.DEFAULT_SEED)])
-        return Frameworks(tuple(bench.measure(form) for form in forms), tuple(batches), runs, cold)
+        return Frameworks(tuple(bench.measure(form) for form in forms), tuple(batches), runs, cold, conditions)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from servable.forge.reference import Reference, judged_from, main_signature
 from servable.forge.route import CHAIN, Node, check_words, find_route, is_exact, resolver
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, steps
+from servable.forge.surroundings import fixed, surroundings
 from servable.forge.workshop import NotVerifiedError, open_model, perform
-from servable.lab import machine
 
 Report = Callable[[str], None]
 Data = Callable[[Signature], Samples]
@@ -94,7 +94,7 @@ class _Pipeline:
         self.reference: Reference | None = None
         self._data: Samples | None = None
         self.versions = versions()
-        self.machine = asdict(machine.describe())
+        self.machine = surroundings()
 
     def run(self, is_over: Callable[[], bool]) -> list[Row]:
         rows = [self._given()]
@@ -275,7 +275,7 @@ class _Pipeline:
             reference="" if self.reference is None else digest_of(self.reference.artifact),
             data=digest_of_samples(None if self.reference is None else self.reference.samples),
             timing=[*self._plan.timing.batches, self._plan.timing.budget_s],
-            machine=self.machine,
+            machine=fixed(self.machine),
             versions=self.versions,
         )
         if not self._plan.fresh and record.get("figures_key") == key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from servable.forge.compare_page import machine_section
+from servable.forge.compare_page import disturbed, machine_section
 from servable.forge.measure import Measured
 from servable.forge.optimized import GIVEN, Goal, Optimized, Row, State
 from servable.report.blocks import (
@@ -150,6 +150,7 @@ def _doubts(found: Optimized, failed: Sequence[Row]) -> Iterator[Notice]:
         )
     elif not found.labelled:
         yield Notice("The data has no labels: accuracy is unknown, top classes are compared with the given model's.")
+    yield from disturbed(found.machine)
     for row in failed:
         yield Notice(f"{row.name}: {row.reason}", Tone.BAD)
     for row in found.rows:
