@@ -89,8 +89,6 @@ def test_a_plan_is_followed_shown_and_right(tuned: Path, serve: Serve) -> None:
     assert reason.startswith("plan: ")
     assert reason in server.stdout
     assert answers_rightly(server)
-    server = serve(tuned / "half_plus_two", "--plan=off", environment=environment(tuned)).ready()
-    assert status(server) == ("onnxruntime", "the reference runtime for ONNX")
 
 
 def test_a_plan_in_a_file_is_followed_or_refused(tuned: Path, serve: Serve, tmp_path: Path) -> None:
