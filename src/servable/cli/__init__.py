@@ -25,6 +25,7 @@ COMMANDS = {
     "check": ("servable.cli.check", "check that a model answers, alike each time, and what broken inputs do to it"),
     "profile": ("servable.cli.profile", "say where the time of a model goes: by operation, function or line"),
     "checklist": ("servable.cli.checklist", "say which steps to production a project has gone, and what goes the next"),
+    "compress": ("servable.cli.compress", "prune, cluster, factorize, distil or binarize an ONNX model"),
     "status": ("servable.cli.status", "show what a running server has loaded"),
     "bench": ("servable.cli.bench", "measure a server with verified answers; compare servers and results"),
     "doctor": ("servable.cli.doctor", "say whether a server would work here, and what to mend"),

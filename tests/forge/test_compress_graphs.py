@@ -1,0 +1,310 @@
+"""What compression makes of ONNX graphs, asked in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from servable.core.errors import Code, ServingError
+from servable.core.tensors import Array
+from servable.engines import onnx_model
+from servable.forge.compress import binary
+from servable.forge.compress.channels import cut_channels
+from servable.forge.compress.graph import Graph, node_of
+from servable.forge.compress.packed_network import PackedNetwork, pack, unpack
+from servable.forge.compress.rewrites import cluster, factorize
+from servable.forge.compress.small import small_pictures, write_small_cnn
+
+RNG = np.random.default_rng(1)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network, with statistics of normalization as a training leaves them."""
+    path = write_small_cnn(tmp_path_factory.mktemp("small") / "model.onnx", seed=3, width=0.5)
+    graph = Graph.read(path)
+    for name in graph.constants():
+        if name.endswith(("_mean", "_beta", "_gamma", "_variance")):
+            shift, spread = {"mean": (0, 0.2), "beta": (0.1, 0.2), "gamma": (1, 0.1), "variance": (1, 0.1)}[
+                name.rpartition("_")[2]
+            ]
+            graph.set(name, (shift + spread * normal(*graph.array(name).shape)).astype(np.float32))
+    graph.save(path.parent)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures() -> dict[str, Array]:
+    return small_pictures(24, seed=2)[0]
+
+
+def run(path: Path, inputs: dict[str, Array]) -> Array:
+    session = onnxruntime.InferenceSession(path)
+    found: list[Any] = session.run(None, inputs)
+    return np.asarray(found[0])
+
+
+def made(*nodes: Any, shape: tuple[int | None, ...], **constants: Array) -> Graph:
+    """A graph from ``x`` to ``y``."""
+    helper = onnx.helper
+    sizes = ["batch" if size is None else size for size in shape]
+    return Graph(
+        helper.make_model(
+            helper.make_graph(
+                nodes,
+                "made",
+                [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, sizes)],
+                [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", *[None] * (len(shape) - 1)])],
+                [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+            ),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+    )
+
+
+def normal(*shape: int) -> Array:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def test_kernels_are_what_layers_multiply_with(drawn: Path) -> None:
+    graph = Graph.read(drawn)
+    assert list(graph.kernels()) == [
+        *(f"conv{number}_kernel" for number in range(1, 6)),
+        "hidden_kernel",
+        "head_kernel",
+    ]
+
+
+def test_a_file_that_is_no_onnx_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text("no model")
+    with pytest.raises(ServingError, match=r"model\.onnx is no ONNX file") as caught:
+        Graph.read(path)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+def test_a_graph_without_kernels_is_refused_with_its_operations() -> None:
+    with pytest.raises(ServingError, match="its operations are Relu"):
+        made(node_of("Relu", ["x"], "y"), shape=(None, 4)).kernels()
+
+
+class TestChannels:
+    def test_channels_that_do_nothing_can_go_without_a_trace(
+        self, drawn: Path, pictures: dict[str, Array], tmp_path: Path
+    ) -> None:
+        """Half of the channels of every layer are dead: cutting them changes no answer."""
+        graph = Graph.read(drawn)
+        for name in [f"conv{number}" for number in range(1, 6)] + ["hidden"]:
+            for part in ("gamma", "beta"):
+                values = graph.array(f"{name}_{part}").copy()
+                values[::2] = 0
+                graph.set(f"{name}_{part}", values)
+        before = run(graph.save(tmp_path), pictures)
+        cuts = cut_channels(graph, 0.5)
+        assert [(cut.before, cut.after) for cut in cuts] == [
+            (8, 4),
+            (16, 8),
+            (32, 16),
+            (32, 16),
+            (64, 32),
+            (64, 32),
+            (10, 10),
+        ]
+        assert cuts[-1].reason == "it makes an output" or "Softmax" in cuts[-1].reason
+        (tmp_path / "cut").mkdir()
+        after = run(graph.save(tmp_path / "cut"), pictures)
+        np.testing.assert_allclose(after, before, atol=1e-5)
+        assert (tmp_path / "cut" / "model.onnx").stat().st_size < 0.35 * drawn.stat().st_size
+
+    def test_the_weakest_channels_go_as_normalization_scales_them(self, drawn: Path) -> None:
+        graph = Graph.read(drawn)
+        gamma = graph.array("conv1_gamma").copy()
+        gamma[:] = [1, 0.01, 1, 1, 0.01, 1, 0.01, 1]
+        graph.set("conv1_gamma", gamma)
+        kept = graph.array("conv1_kernel")[[0, 2, 3, 5, 7]]
+        cut_channels(graph, 3 / 8)
+        np.testing.assert_array_equal(graph.array("conv1_kernel"), kept)
+
+    def test_what_is_added_to_something_stays_whole(self, tmp_path: Path) -> None:
+        graph = made(
+            node_of("Gemm", ["x", "a"], "inner"),
+            node_of("Relu", ["inner"], "active"),
+            node_of("Gemm", ["active", "b"], "outer"),
+            node_of("Add", ["outer", "x"], "sum"),
+            node_of("Gemm", ["sum", "c"], "y"),
+            shape=(None, 6), a=normal(6, 8), b=normal(8, 6), c=normal(6, 2),
+        )  # fmt: skip
+        first, second, third = cut_channels(graph, 0.5)
+        assert (first.after, second.after, third.after) == (4, 6, 2)
+        assert second.reason == "Add reads what it makes"
+        assert run(graph.save(tmp_path), {"x": normal(3, 6)}).shape == (3, 2)
+
+    def test_transposed_kernels_and_biases_are_cut_along_the_right_axis(self, tmp_path: Path) -> None:
+        kernel, bias = normal(8, 6), normal(8)
+        kernel[::2] = bias[::2] = 0
+        graph = made(
+            node_of("Gemm", ["x", "a", "bias"], "inner", transB=1),
+            node_of("Tanh", ["inner"], "active"),
+            node_of("Gemm", ["active", "b"], "y", transB=1),
+            shape=(None, 6), a=kernel, bias=bias, b=normal(3, 8),
+        )  # fmt: skip
+        x = {"x": normal(5, 6)}
+        before = run(graph.save(tmp_path), x)
+        cut_channels(graph, 0.5)
+        assert graph.array("b").shape == (3, 4)
+        np.testing.assert_allclose(run(graph.save(tmp_path), x), before, rtol=1e-5, atol=1e-6)
+
+    def test_constants_that_two_layers_share_keep_both_whole(self, tmp_path: Path) -> None:
+        graph = made(
+            node_of("Gemm", ["x", "a", "bias"], "one"),
+            node_of("Gemm", ["one", "b", "bias"], "two"),
+            node_of("Gemm", ["two", "c"], "y"),
+            shape=(None, 6), a=normal(6, 6), b=normal(6, 6), bias=normal(6), c=normal(6, 2),
+        )  # fmt: skip
+        first, second, _ = cut_channels(graph, 0.5)
+        assert first.reason == second.reason == "bias is read by other layers too"
+        assert run(graph.save(tmp_path), {"x": normal(3, 6)}).shape == (3, 2)
+
+
+class TestRewrites:
+    def test_clustered_weights_lie_in_the_file_as_bytes_and_engines_unfold_them(
+        self, drawn: Path, pictures: dict[str, Array], tmp_path: Path
+    ) -> None:
+        graph = Graph.read(drawn)
+        values = cluster(graph, 256)
+        assert "conv5_kernel" in values
+        assert "conv1_kernel" not in values, "it is too small to gain by it"
+        path = graph.save(tmp_path)
+        assert path.stat().st_size < 0.4 * drawn.stat().st_size
+        np.testing.assert_allclose(run(path, pictures), run(drawn, pictures), atol=0.02)
+        written = Graph.read(path)
+        assert written.array("conv5_kernel/indices").dtype == np.uint8
+        assert not written.is_constant("conv5_kernel"), "the weights themselves are gone"
+
+    def test_openvino_reads_them_too(self, drawn: Path, pictures: dict[str, Array], tmp_path: Path) -> None:
+        import openvino
+
+        graph = Graph.read(drawn)
+        cluster(graph, 32)
+        path = graph.save(tmp_path)
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = compiled(pictures)[0]
+        np.testing.assert_allclose(found, run(path, pictures), atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("operation", "shape", "kernel", "attributes"),
+        [
+            ("Conv", (None, 12, 9, 7), (20, 12, 3, 3), {"pads": [1, 0, 2, 1], "strides": [2, 1]}),
+            ("Conv", (None, 16, 5, 5), (24, 16, 1, 1), {}),
+            ("Gemm", (None, 40), (40, 30), {"alpha": 0.5, "beta": 2.0}),
+            ("Gemm", (None, 40), (30, 40), {"transB": 1}),
+            ("MatMul", (None, 4, 40), (40, 30), {}),
+        ],
+    )
+    def test_a_layer_of_low_rank_becomes_two_that_answer_alike(
+        self, tmp_path: Path, operation: str, shape: tuple[Any, ...], kernel: tuple[int, ...], attributes: Any
+    ) -> None:
+        rank = 2
+        rows = kernel[0]
+        thin = (normal(rows, rank) @ normal(rank, int(np.prod(kernel[1:])))).reshape(kernel)
+        inputs = ["x", "kernel"] + ([] if operation == "MatMul" else ["bias"])
+        made_of = rows if operation == "Conv" or attributes.get("transB") else kernel[1]
+        constants = {"kernel": thin} | ({} if operation == "MatMul" else {"bias": normal(made_of)})
+        graph = made(node_of(operation, inputs, "y", **attributes), shape=shape, **constants)
+        x = {"x": normal(3, *shape[1:])}
+        before = run(graph.save(tmp_path), x)
+        (split,) = factorize(graph, 0.99999)
+        assert split.rank == rank
+        assert split.after < split.before
+        after = run(graph.save(tmp_path), x)
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3 * float(np.abs(before).max()))
+        assert not Graph.read(tmp_path / "model.onnx").is_constant("kernel")
+
+    def test_less_energy_means_less_weight(self, drawn: Path) -> None:
+        ranks = [{split.kernel: split.rank for split in factorize(Graph.read(drawn), energy)} for energy in (0.3, 0.6)]
+        assert ranks[0]["hidden_kernel"] < ranks[1]["hidden_kernel"]
+
+
+class TestBinary:
+    @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 31, 33, 64, 65, 200])
+    def test_bits_come_back_as_they_went(self, count: int) -> None:
+        bits = RNG.integers(2, size=(3, 4, count)).astype(np.uint8)
+        words = pack(bits)
+        assert words.dtype.kind == "u"
+        np.testing.assert_array_equal(unpack(words, count), bits)
+
+    def test_counting_bits_is_multiplying_signs_to_the_last_bit(
+        self, drawn: Path, pictures: dict[str, Array], tmp_path: Path
+    ) -> None:
+        graph = Graph.read(drawn)
+        names = binary.binarize(graph)
+        assert names == ["conv2_kernel", "conv3_kernel", "conv4_kernel", "conv5_kernel", "hidden_kernel"]
+        path = binary.write_packed(graph, onnx_model.signature(onnx_model.read(drawn)), tmp_path)
+        counted = PackedNetwork(path).run(pictures)["probs"]
+        np.testing.assert_array_equal(counted, PackedNetwork(path, packed=False).run(pictures)["probs"])
+        assert float(np.ptp(counted, axis=0).max()) > 0.05, "the network tells pictures apart"
+        # And it is the network that ONNX Runtime computes with signs as floats, but for a sign or two near zero.
+        binary.lower(graph)
+        signs = run(graph.save(tmp_path), pictures)
+        assert float((counted.argmax(axis=1) == signs.argmax(axis=1)).mean()) >= 0.9
+        assert float(np.median(np.abs(counted - signs).max(axis=1))) < 1e-4
+
+    def test_packed_weights_take_a_bit_each(self, drawn: Path, tmp_path: Path) -> None:
+        graph = Graph.read(drawn)
+        binary.binarize(graph)
+        path = binary.write_packed(graph, onnx_model.signature(onnx_model.read(drawn)), tmp_path)
+        with np.load(path) as stored:
+            words = stored["constant/conv5_kernel/bits"]
+        assert words.nbytes == 64 * 3 * 3 * 32 // 8
+        assert path.stat().st_size < 0.15 * drawn.stat().st_size
+
+    @pytest.mark.parametrize(("channels", "strides"), [(5, [1, 1]), (70, [2, 1])])
+    def test_a_binary_layer_is_the_product_of_signs(self, tmp_path: Path, channels: int, strides: list[int]) -> None:
+        graph = made(
+            node_of("Conv", ["x", "a"], "one"),
+            node_of("Conv", ["one", "b", "bias"], "two", strides=strides),
+            node_of("Conv", ["two", "c"], "y"),
+            shape=(None, 3, 9, 8),
+            a=normal(channels, 3, 1, 1), b=normal(4, channels, 3, 2), bias=normal(4),
+            c=np.ones((1, 4, 1, 1), np.float32),
+        )  # fmt: skip
+        kernel, bias = graph.array("b"), graph.array("bias")
+        x = normal(2, 3, 9, 8)
+        one = np.einsum("nchw,oc->nohw", x, graph.array("a")[:, :, 0, 0])
+        signs = np.where(one >= 0, 1.0, -1.0)
+        windows = np.lib.stride_tricks.sliding_window_view(signs, (3, 2), axis=(2, 3))[
+            :, :, :: strides[0], :: strides[1]
+        ]
+        product = np.einsum("nchwyx,ocyx->nohw", windows, np.where(kernel >= 0, 1.0, -1.0))
+        scale = np.abs(kernel).mean(axis=(1, 2, 3))
+        expected = (product * scale[:, None, None] + bias[:, None, None]).sum(axis=1, keepdims=True)
+        assert binary.binarize(graph) == ["b"]
+        (tmp_path / "onnx").mkdir()
+        signature = onnx_model.signature(onnx_model.read(_typed(graph, tmp_path / "onnx")))
+        found = PackedNetwork(binary.write_packed(graph, signature, tmp_path)).run({"x": x})["y"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+    def test_a_layer_that_pads_stays_as_it_is(self) -> None:
+        graph = made(
+            node_of("Conv", ["x", "a"], "one"),
+            node_of("Conv", ["one", "b"], "two", pads=[1, 1, 1, 1]),
+            node_of("Conv", ["two", "c"], "y"),
+            shape=(None, 3, 9, 8), a=normal(4, 3, 1, 1), b=normal(4, 4, 3, 3), c=normal(2, 4, 1, 1),
+        )  # fmt: skip
+        with pytest.raises(ServingError, match="without padding"):
+            binary.binarize(graph)
+
+
+def _typed(graph: Graph, folder: Path) -> Path:
+    """Write a copy that plain readers take: the marks of binary layers lowered."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph.model)
+    lowered = Graph(copy)
+    binary.lower(lowered)
+    return lowered.save(folder)
