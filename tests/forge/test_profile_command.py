@@ -108,8 +108,10 @@ def test_lines_of_a_python_model(sums: Path, capsys: pytest.CaptureFixture[str])
     assert 2 * INDENT + "total += float(value)" in capsys.readouterr().out
 
 
-def test_resources_alone(sums: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = profiled(capsys, sums, "--how", "resources", "--runs", 2)
+def test_resources_alone(sums: Path, tmp_path: Path) -> None:
+    out = tmp_path / "resources.json"
+    assert main(["profile", str(sums), "--how", "resources", "--runs", "2", "--out", str(out)]) == 0
+    document = json.loads(out.read_text())
     assert document["profiled_runs_s"] == []
     assert [one["phase"] for one in document["resources"]] == ["load", "first run", "warm-up", "runs"]
     assert document["resources"][0]["rss_most"] > 10 << 20

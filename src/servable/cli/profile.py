@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if wanted.how == "chrome":
         _write_trace(own_file or Path("profile.trace.json"), profile)
     out = None if own_file is not None else arguments.out
-    if arguments.json:
+    if arguments.json or (out is not None and out.suffix.lower() == ".json" and arguments.format is None):
         put_text(json.dumps(document(profile), indent=2) + "\n", out)
     else:
         put_report(report_of(profile, arguments.top), main_table(profile, arguments.top), out, arguments.format)

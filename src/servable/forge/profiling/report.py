@@ -12,10 +12,12 @@ from servable.forge.profiling.operations import Operation, by_kind
 from servable.forge.profiling.resources import as_json, summarize
 from servable.forge.profiling.result import Profile
 from servable.report.blocks import Block, Cell, Column, Facts, Notice, Report, Section, Table, Tone, Toned
+from servable.report.plots import Axis, LinePlot, Mark, Point, Series
 from servable.report.units import BYTES, CORES, RATIO, SECONDS, SHARE, quantity
 
 COSTLY: Final = 1.5
 """How many times longer than others profiled runs may take before their times are doubted."""
+LEAST_PLOTTED: Final = 3
 INDENT: Final = "\N{BRAILLE PATTERN BLANK}" * 4
 """A report sets text without its blanks; the depth of a line of code is part of what it says."""
 _HOT: Final = 0.2
@@ -36,7 +38,7 @@ def report_of(profile: Profile, top: int) -> Report:
         title=f"Profile of {profile.target}",
         subtitle=f"{profile.engine}, signature {profile.signature}, {rows} a run",
         lead=(Facts(_facts(profile)), *_notices(profile, top)),
-        sections=(*sections, Section("Resources", (resource_table(profile),))),
+        sections=(*sections, Section("Resources", (resource_table(profile), *_plots(profile)))),
     )
 
 
@@ -65,6 +67,24 @@ def resource_table(profile: Profile) -> Table:
         columns += [Column("GPU", SHARE), Column("GPU memory", BYTES)]
         rows = [[*row, one.gpu_busy, one.gpu_memory] for row, one in zip(rows, found, strict=True)]
     return Table(columns, rows)
+
+
+def _plots(profile: Profile) -> list[LinePlot]:
+    """Return CPU and memory over time, the phases marked; for pages."""
+    if len(profile.samples) < LEAST_PLOTTED:
+        return []
+    start = profile.samples[0].at
+    over = Axis("time", SECONDS)
+    marks = [Mark(max(0.0, phase.began - start), phase.name, across=False) for phase in profile.phases]
+
+    def plot(title: str, axis: Axis, values: Sequence[float]) -> LinePlot:
+        points = [Point(one.at - start, value) for one, value in zip(profile.samples, values, strict=True)]
+        return LinePlot(title, over, axis, (Series(title, points, dots=False, labels=False),), marks=marks)
+
+    return [
+        plot("CPU", Axis("used", CORES), [one.cores for one in profile.samples]),
+        plot("Memory", Axis("resident", BYTES), [float(one.rss_bytes) for one in profile.samples]),
+    ]
 
 
 def document(profile: Profile) -> dict[str, Any]:
