@@ -6,13 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from servable import forge
     from servable.app import Server
     from servable.client import AsyncClient, Client, Prediction
     from servable.core.errors import Code, ServingError
     from servable.core.hints import Tensor
     from servable.settings import ServeSettings
 
-__all__ = ["AsyncClient", "Client", "Code", "Prediction", "ServeSettings", "Server", "ServingError", "Tensor"]
+__all__ = ["AsyncClient", "Client", "Code", "Prediction", "ServeSettings", "Server", "ServingError", "Tensor", "forge"]
 
 _HOMES = {
     "AsyncClient": "servable.client",
@@ -28,6 +29,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import the public names when they are first used: a client need not load the server."""
+    if name == "forge":
+        return importlib.import_module("servable.forge")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'servable' has no attribute {name!r}")

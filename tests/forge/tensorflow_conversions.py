@@ -1,4 +1,4 @@
-"""Every conversion of TensorFlow's models once, all in one process: it takes seconds to start. Run by the worker.
+"""Every conversion of TensorFlow's models once, many in one process: it takes seconds to start. Run by the worker.
 
 Writes, under ``root``, a version for each and an ``.npz`` of what the model in memory answers.
 """
@@ -25,16 +25,13 @@ Report = Callable[[str], None]
 ROWS = (1, 2, 7)
 
 
-def convert_all(root: str, report: Report) -> dict[str, Any]:
-    """Return the facts of each conversion by name; an error is its message."""
+def convert(part: str, root: str, report: Report) -> dict[str, Any]:
+    """Return the facts of each conversion of a part by name; an error is its message."""
     import keras
 
     keras.utils.set_random_seed(3)
     done = _Conversions(Path(root), report)
-    done.network()
-    done.recurrent()
-    done.functions()
-    done.code()
+    getattr(done, part)()
     return done.facts
 
 
@@ -58,7 +55,7 @@ class _Conversions:
         model.save(legacy)
         self.run("cnn-h5-saved_model", convert_live.to_saved_model, Artifact("keras", legacy))
         saved = Artifact("saved_model", self.root / "cnn-keras-saved_model")
-        for kind in ("onnx", "openvino", "tflite", "graph_def"):
+        for kind in ("onnx", "openvino", "graph_def"):
             self.run(f"cnn-saved_model-{kind}", getattr(convert_saved_model, f"to_{kind}"), saved)
         frozen = Artifact("graph_def", self.root / "cnn-saved_model-graph_def" / "graph.pb")
         self.run("cnn-folded", fold_graph.fold, frozen)
@@ -80,6 +77,11 @@ class _Conversions:
         frozen = Artifact("graph_def", self.root / "lstm-saved_model-graph_def" / "graph.pb")
         self.run("lstm-folded", fold_graph.fold, frozen)
         self.run("lstm-graph_def-onnx", convert_files.to_onnx, frozen)
+
+    def others(self) -> None:
+        """Functions, and code."""
+        self.functions()
+        self.code()
 
     def functions(self) -> None:
         """Modules with two signatures, and with what only TensorFlow can do."""
@@ -113,7 +115,7 @@ class _Conversions:
 
         folder = self.target("solver-saved_model")
         live_model(Solver(), Naming()).write("saved_model", folder, Task())
-        for kind in ("onnx", "openvino", "tflite"):
+        for kind in ("onnx", "openvino"):
             self.run(f"solver-{kind}", getattr(convert_saved_model, f"to_{kind}"), Artifact("saved_model", folder))
         broken = self.target("broken-saved_model")
         (broken / "saved_model.pb").write_bytes((folder / "saved_model.pb").read_bytes()[:200])
@@ -128,9 +130,11 @@ class _Conversions:
         model.save_weights(self.root / "lstm.weights.h5")
         tf.train.Checkpoint(model=model).write(str(self.root / "lstm_checkpoint"))
         self.answered("code", live_model(model, Naming()))
-        for name, checkpoint in (("h5", "lstm.weights.h5"), ("tf", "lstm_checkpoint")):
-            options = {"code": f"{here}:lstm", "checkpoint": str(self.root / checkpoint)}
-            self.run(f"code-{name}", convert_live.to_saved_model, Artifact("checkpoint", Path("lstm")), **options)
+        source = Artifact("checkpoint", Path("lstm"))
+        options = {"code": f"{here}:lstm", "checkpoint": str(self.root / "lstm.weights.h5")}
+        self.run("code-saved_model", convert_live.to_saved_model, source, **options)
+        options = {"code": f"{here}:lstm", "checkpoint": str(self.root / "lstm_checkpoint")}
+        self.run("code-onnx", convert_live.to_onnx, source, **options)
         options = {"code": f"{here}:convolutions", "checkpoint": str(self.root / "lstm.weights.h5")}
         self.run("code-misfit", convert_live.to_saved_model, Artifact("checkpoint", Path("lstm")), **options)
         self.run("code-absent", convert_live.to_saved_model, Artifact("checkpoint", Path("x")), code=f"{here}:absent")

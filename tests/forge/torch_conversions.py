@@ -36,7 +36,7 @@ def convert_all(root: str, report: Report) -> dict[str, Any]:
     for kind in ("torch_export", "torchscript", "onnx", "openvino", "tflite", "saved_model"):
         facts[kind] = _run(folder / kind, getattr(convert_live, f"to_{kind}"), source, options, report)
     renamed = {**options, "outputs": ["scores", "sums"], "batch": 3}
-    facts["onnx-3"] = _run(folder / "onnx-3", convert_live.to_onnx, source, renamed, report)
+    facts["script-3"] = _run(folder / "script-3", convert_live.to_torchscript, source, renamed, report)
     wrong = {**options, "outputs": ["scores"]}
     facts["wrong-outputs"] = _run(folder / "wrong-outputs", convert_live.to_onnx, source, wrong, report)
     pickled = folder / "whole.pth"

@@ -115,7 +115,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
         return
     before, after = outcome.bytes_before, outcome.bytes_after
     sys.stdout.write(f"{outcome.step}: {outcome.artifact.path} in {outcome.seconds:.1f} s\n")
-    sys.stdout.write(f"size: {before:,} -> {after:,} bytes ({after / max(1, before):.2f} x)\n")
+    was = f"{before:,} -> " if before else ""  # code has no size
+    sys.stdout.write(f"size: {was}{after:,} bytes" + (f" ({after / before:.2f} x)\n" if before else "\n"))
     if outcome.calibration:
         sys.stdout.write(f"calibrated with: {outcome.calibration}\n")
     for key, value in outcome.facts.items():

@@ -119,7 +119,7 @@ class LiveEndpoint(LiveModel):
         except (ValueError, TypeError, AssertionError) as error:
             raise failed_precondition(f"TensorFlow cannot save this model: {_line(error)}") from error
         names = dict.fromkeys((self.signature.name, DEFAULT_SIGNATURE))
-        return {"endpoints": list(names)}
+        return {"signatures": {name: name for name in names}}
 
 
 class LiveKeras(LiveEndpoint):

@@ -1,0 +1,273 @@
+"""Each pair of formats once: names, types, free dimensions and answers survive; what cannot be done is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from servable.core.errors import ServingError
+from servable.core.signatures import Signature
+from servable.engines.plan import find_artifact
+from servable.forge import arrays
+from servable.forge.convert_steps import KINDS, LIVE, STEPS, step_between
+from servable.forge.freeze_steps import fold_step
+from servable.forge.steps import steps
+from servable.forge.worker import run_apart
+from servable.forge.workshop import open_model
+
+Made = tuple[Path, Mapping[str, Any]]
+"""Where versions were made, and the facts of each."""
+
+
+def has(*packages: str) -> bool:
+    return all(importlib.util.find_spec(one) is not None for one in packages)
+
+
+# Frameworks start in seconds, on a busy machine in many.
+pytestmark = pytest.mark.timeout(240)
+with_tensorflow = [
+    pytest.mark.tensorflow,
+    pytest.mark.skipif(
+        not has("tensorflow", "keras", "tf2onnx", "ai_edge_litert"), reason="TensorFlow and its converters are not here"
+    ),
+]
+with_torch = pytest.mark.skipif(not has("torch", "onnxscript"), reason="torch is not installed")
+
+
+def made(part: str, factory: pytest.TempPathFactory) -> Made:
+    root = factory.mktemp(f"{part}_made")
+    return root, run_apart("tests.forge.tensorflow_conversions:convert", {"part": part, "root": str(root)})
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made("network", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def recurrent(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made("recurrent", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made("others", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def torch_made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("torch_made")
+    return root, run_apart("tests.forge.torch_conversions:convert_all", {"root": str(root)})
+
+
+def check(root: Path, name: str, source: str, signature: str = "serving_default") -> Signature:
+    """Compare a version with what the model in memory answered to 1, 2 and 7 rows; return its signature."""
+    asked, answered = (arrays.load(root / f"{source}-{what}.npz") for what in ("asked", "answered"))
+    artifact = find_artifact(root / name)
+    # The engine that needs no seconds to start: that TensorFlow reads what TensorFlow wrote is known.
+    model = open_model(artifact, "openvino" if artifact.kind == "saved_model" else None)
+    try:
+        found = model.signatures[signature]
+        rows = next(iter(found.inputs.values())).shape or ()
+        for inputs, expected in zip(asked, answered, strict=True):
+            size = len(next(iter(inputs.values())))
+            if rows[0] not in (None, size):
+                continue
+            outputs = model.run(signature, inputs, list(expected))
+            assert set(outputs) == set(expected)
+            for key, value in expected.items():
+                assert outputs[key].dtype == value.dtype
+                np.testing.assert_allclose(outputs[key], value, rtol=1e-4, atol=1e-5, err_msg=f"{name}, {size} rows")
+    finally:
+        model.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cnn-keras-onnx",
+        "cnn-keras-openvino",
+        "cnn-keras-tflite",
+        "cnn-saved_model-onnx",
+        "cnn-saved_model-openvino",
+        "cnn-graph_def-onnx",
+        "cnn-graph_def-openvino",
+        "cnn-graph_def-tflite",
+    ],
+)
+class TestPictures:
+    pytestmark = with_tensorflow
+
+    def test_answers_names_and_free_rows_survive(self, network: Made, name: str) -> None:
+        root, facts = network
+        assert "error" not in facts[name]
+        found = check(root, name, "cnn")
+        assert {key: str(spec) for key, spec in found.inputs.items()} == {"pictures": "float32[?,12,12,3]"}
+        assert {key: str(spec) for key, spec in found.outputs.items()} == {
+            "probs": "float32[?,4]",
+            "features": "float32[?,8]",
+        }
+
+
+class TestTensorFlow:
+    pytestmark = with_tensorflow
+
+    def test_a_saved_model_of_keras_has_both_signatures(self, network: Made) -> None:
+        root, facts = network
+        assert facts["cnn-keras-saved_model"]["signatures"].keys() == {"predict", "serving_default"}
+        for signature in ("predict", "serving_default"):
+            check(root, "cnn-keras-saved_model", "cnn", signature)
+
+    def test_tflite_of_keras_has_both_signatures(self, network: Made) -> None:
+        check(network[0], "cnn-keras-tflite", "cnn", "predict")
+
+    def test_batch_normalization_is_folded_into_what_is_before(self, network: Made) -> None:
+        facts = network[1]["cnn-folded"]
+        assert facts["batch_norms_folded"] == 1
+        assert facts["nodes_after"] < facts["nodes_before"] / 2
+        assert facts["changed"]["Rsqrt"] == "-1"
+
+    def test_freezing_says_how_many_variables_became_constants(self, network: Made) -> None:
+        facts = network[1]["cnn-saved_model-graph_def"]
+        assert facts["variables"] == 7
+        assert facts["frozen"].startswith(f"7 variables -> constants, {facts['nodes_after']} ops")
+        assert "ReadVariableOp" not in facts["operations"]
+
+    @pytest.mark.parametrize(
+        "name", ["lstm-saved_model-onnx", "lstm-saved_model-openvino", "lstm-saved_model-tflite", "lstm-graph_def-onnx"]
+    )
+    def test_recurrent_layers_survive(self, recurrent: Made, name: str) -> None:
+        root, facts = recurrent
+        assert "error" not in facts[name]
+        found = check(root, name, "lstm")
+        assert str(found.inputs["steps"]) == "float32[?,10,6]"
+        assert str(found.outputs["probs"]) == "float32[?,3]"
+
+    def test_recurrent_layers_become_one_operation_each(self, recurrent: Made) -> None:
+        onnx = pytest.importorskip("onnx")
+        model = onnx.load(recurrent[0] / "lstm-saved_model-onnx" / "model.onnx")
+        assert sum(node.op_type == "LSTM" for node in model.graph.node) == 2
+
+    def test_a_batch_can_be_fixed(self, recurrent: Made) -> None:
+        model = open_model(find_artifact(recurrent[0] / "lstm-saved_model-onnx-4"))
+        assert str(model.signatures["serving_default"].inputs["steps"]) == "float32[4,10,6]"
+        model.close()
+
+    def test_all_free_rows_have_one_symbol(self, recurrent: Made) -> None:
+        onnx = pytest.importorskip("onnx")
+        graph = onnx.load(recurrent[0] / "lstm-saved_model-onnx" / "model.onnx").graph
+        first = [one.type.tensor_type.shape.dim[0].dim_param for one in (*graph.input, *graph.output)]
+        assert set(first) == {"batch"}
+
+    def test_code_with_a_checkpoint_answers_as_it_was_trained(self, others: Made) -> None:
+        for name in ("code-saved_model", "code-onnx"):
+            check(others[0], name, "code")
+
+    def test_one_of_several_signatures_is_converted_and_the_others_are_told(self, others: Made) -> None:
+        root, facts = others
+        assert facts["two-onnx-sum"]["signatures"] == {"sum": "serving_default"}
+        assert any("double" in note for note in facts["two-onnx-sum"]["notes"])
+        asked = {"a": np.arange(3), "b": np.arange(3) * 10}
+        for name in ("two-onnx-sum", "two-openvino-sum", "two-tflite"):
+            model = open_model(find_artifact(root / name))
+            signature = "sum" if name == "two-tflite" else "serving_default"
+            outputs = model.run(signature, asked, ["scaled", "total"])
+            model.close()
+            assert outputs["total"].dtype == np.int64
+            np.testing.assert_array_equal(outputs["total"], asked["a"] * 11)
+            np.testing.assert_array_equal(outputs["scaled"], asked["a"] * np.float32(2))
+
+    @pytest.mark.parametrize(
+        ("name", "code", "said"),
+        [
+            ("two-onnx", "INVALID_ARGUMENT", "has the signatures double, sum: choose one with --signature"),
+            ("two-onnx-absent", "INVALID_ARGUMENT", "has no signature 'absent'; there are double, sum"),
+            ("jpegs-onnx", "UNIMPLEMENTED", "ONNX has no DecodeJpeg; DecodeJpeg runs in TensorFlow only"),
+            ("jpegs-openvino", "UNIMPLEMENTED", "DecodeJpeg runs in TensorFlow only"),
+            ("jpegs-tflite", "UNIMPLEMENTED", "DecodeJpeg runs in TensorFlow only"),
+            ("solver-onnx", "UNIMPLEMENTED", "ONNX has no SelfAdjointEigV2; serve the SavedModel"),
+            ("solver-openvino", "UNIMPLEMENTED", "OpenVINO has no SelfAdjointEigV2"),
+            ("broken-onnx", "DATA_LOSS", "saved_model.pb is damaged or not complete"),
+            ("code-misfit", "FAILED_PRECONDITION", "lstm.weights.h5 does not fit the code"),
+            ("code-absent", "NOT_FOUND", "has no function 'absent'; there are"),
+            ("damaged-keras", "DATA_LOSS", "damaged.keras is damaged or no Keras file"),
+        ],
+    )
+    def test_what_cannot_be_done_is_told_with_a_way_on(self, others: Made, name: str, code: str, said: str) -> None:
+        facts = others[1][name]
+        assert facts["code"] == code
+        assert said in facts["error"]
+        assert "\n" not in facts["error"]
+
+
+@with_torch
+class TestTorch:
+    @pytest.mark.parametrize("kind", ["torch_export", "torchscript", "onnx", "openvino"])
+    def test_answers_names_and_free_rows_survive(self, torch_made: Made, kind: str) -> None:
+        root, facts = torch_made
+        assert "error" not in facts[kind]
+        found = check(root, kind, "network", "predict" if kind.startswith("torch") else "serving_default")
+        assert {key: str(spec) for key, spec in found.inputs.items()} == {"x": "float32[?,6]", "ids": "int64[?,4]"}
+        assert {key: str(spec) for key, spec in found.outputs.items()} == {"probs": "float32[?,3]", "sums": "int64[?]"}
+
+    def test_outputs_can_be_renamed_and_the_batch_fixed(self, torch_made: Made) -> None:
+        model = open_model(find_artifact(torch_made[0] / "script-3"))
+        assert {key: str(spec) for key, spec in model.signatures["serving_default"].outputs.items()} == {
+            "scores": "float32[3,3]",
+            "sums": "int64[3]",
+        }
+        model.close()
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("tflite", "litert-torch"),
+            ("saved_model", "does not become saved_model; there are torch_export"),
+            ("wrong-outputs", "the model has 2 (probs, sums)"),
+            ("unsafe", "holds more than weights, which is not loaded"),
+            ("branching", "torch.export cannot trace Branching"),
+        ],
+    )
+    def test_what_cannot_be_done_is_told_with_a_way_on(self, torch_made: Made, name: str, said: str) -> None:
+        assert said in torch_made[1][name]["error"]
+        assert "\n" not in torch_made[1][name]["error"]
+
+
+WAYS = {
+    "saved_model": {"onnx", "openvino", "tflite", "graph_def"},
+    "graph_def": {"onnx", "openvino", "tflite"},
+    "onnx": {"openvino"},
+    "keras": {"saved_model", "onnx", "openvino", "tflite", "graph_def"},
+    "checkpoint": set(KINDS),
+}
+"""What is made of what."""
+
+
+@pytest.mark.parametrize("source", [*KINDS, *sorted(LIVE), "python"])
+def test_every_pair_has_a_step_or_a_reason(source: str) -> None:
+    for target in KINDS:
+        if target in WAYS.get(source, ()):
+            step = step_between(source, target)
+            assert step.writes == target
+            assert source in step.reads
+            assert step.name in steps()
+        else:
+            with pytest.raises(ServingError, match=r"; .*|already|code that calls"):
+                step_between(source, target)
+
+
+def test_steps_of_sources_that_no_engine_loads_have_a_reference() -> None:
+    for step in STEPS:
+        assert bool(step.reference) == bool(step.reads & LIVE)
+
+
+def test_what_was_made_for_a_runtime_is_not_folded() -> None:
+    assert fold_step("onnx").writes == "onnx"
+    with pytest.raises(ServingError, match="freeze or convert it first"):
+        fold_step("saved_model")

@@ -1,0 +1,122 @@
+"""Folding removes what is constant, says so, and the answers stay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servable.core.errors import Code, ServingError
+from servable.engines.base import Artifact
+from servable.engines.plan import find_artifact
+from servable.forge.artifacts import find_source
+from servable.forge.convert_steps import step_between
+from servable.forge.fold_graph import removed
+from servable.forge.freeze_steps import fold_step
+from servable.forge.workshop import open_model, perform
+from servable.zoo import catalog
+
+onnx = pytest.importorskip("onnx")
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return find_source(catalog.build("simple_cnn", tmp_path_factory.mktemp("zoo")))
+
+
+def test_an_onnx_file_loses_its_batch_normalization(network: Artifact, tmp_path: Path) -> None:
+    outcome = perform(fold_step("onnx"), network, tmp_path / "folded", batches=(1, 2))
+
+    assert outcome.facts["batch_norms_folded"] == 8  # one follows a dense layer, where ONNX Runtime leaves it
+    assert outcome.facts["changed"]["BatchNormalization"] == "-8"
+    assert outcome.facts["nodes_after"] < outcome.facts["nodes_before"]
+    made = onnx.load(outcome.artifact.path)
+    assert {one.domain for one in made.opset_import} <= {"", "ai.onnx"}
+    assert [one.type.tensor_type.shape.dim[0].dim_param for one in (*made.graph.input, *made.graph.output)] == [
+        "batch"
+    ] * 2
+
+
+def test_onnx_becomes_openvino_and_is_folded(network: Artifact, tmp_path: Path) -> None:
+    converted = perform(step_between("onnx", "openvino"), network, tmp_path / "openvino", batches=(1, 2))
+    folded = perform(fold_step("openvino"), converted.artifact, tmp_path / "folded", batches=(1, 2))
+
+    assert folded.facts["nodes_after"] <= folded.facts["nodes_before"]
+    model = open_model(find_artifact(tmp_path / "folded" / "1"))
+    inputs = catalog.sample_inputs("simple_cnn", 2, seed=2)
+    outputs = model.run("serving_default", inputs, ["output"])
+    model.close()
+    np.testing.assert_allclose(
+        outputs["output"], catalog.reference("simple_cnn", inputs)["output"], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_was_removed_is_told_by_type() -> None:
+    from collections import Counter
+
+    told = removed(Counter(Const=9, Conv2D=2, Identity=3), Counter(Const=4, Conv2D=2, BiasAdd=1))
+    assert told == {
+        "nodes_before": 14,
+        "nodes_after": 7,
+        "changed": {"Const": "-5", "Identity": "-3", "BiasAdd": "+1"},
+    }
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("onnx", "onnx"), ("xml", "openvino")])
+def test_a_damaged_file_is_named_and_nothing_is_kept(tmp_path: Path, suffix: str, kind: str) -> None:
+    damaged = tmp_path / f"model.{suffix}"
+    damaged.write_bytes(b"\x08\x01 not a model")
+    damaged.with_suffix(".bin").write_bytes(b"")
+    with pytest.raises(ServingError, match=f"model.{suffix}") as caught:
+        perform(fold_step(kind), find_source(damaged), tmp_path / "out")
+    assert caught.value.code in (Code.DATA_LOSS, Code.FAILED_PRECONDITION, Code.INVALID_ARGUMENT)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def servable(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "servable", *words], capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def test_the_command_prints_what_it_did(network: Artifact, tmp_path: Path) -> None:
+    done = servable("convert", str(network.path), str(tmp_path / "made.xml"), "--quiet")
+
+    assert done.returncode == 0, done.stderr
+    assert f"onnx-to-openvino: {tmp_path}/made.xml" in done.stdout
+    assert "verified: yes" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.bin", "made.xml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (
+            ("convert", "{model}", "{out}/a.tflite"),
+            1,
+            "onnx to tflite: its converter, onnx2tf",
+        ),
+        (("convert", "{model}", "{out}/b", "--to", "onnx"), 1, "it is onnx already"),
+        (("convert", "{model}", "{out}/c"), 2, "give --to FORMAT"),
+        (("convert", "{model}", "{out}/d.xml", "--batch", "0"), 1, "--batch is a number from 1 up"),
+        (("convert", "{model}", "{out}/e.xml", "--inputs", "x=float32[1]"), 1, "--inputs is for Keras files and code"),
+        (("convert", "{out}/absent.onnx", "{out}/f.xml"), 1, "absent.onnx"),
+        (("export", "{model}", "{out}/g"), 1, "can be served already (onnx)"),
+        (("freeze", "{model}", "{out}/h"), 1, "is frozen already (onnx)"),
+        (("export", "absent.py:build", "{out}/i"), 1, "absent.py"),
+        (("export", "x.keras", "{out}/j"), 1, "x.keras"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_line(
+    network: Artifact, tmp_path: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = servable(*(word.format(model=network.path, out=tmp_path) for word in words))
+
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
