@@ -48,6 +48,8 @@ def read(path: Path, bound: Bound) -> Inspection:
     model = _read(path)
     if not model.graph.node and not model.graph.output:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: it holds no graph")
+    if (lacking := onnx_model.missing(path)) is not None:
+        raise ServingError(Code.DATA_LOSS, lacking)
     signature = onnx_model.signature(model)
     signatures = {signature.name: signature}
     check_names(bound, signatures)

@@ -43,7 +43,7 @@ def read(path: Path, bound: Bound) -> Inspection:
             graph, complaints = _reshaped(path, net, shapes)
         else:
             graph, complaints = _Reader(net, path.with_suffix(".bin")).graph(), []
-    except (KeyError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, IndexError, AttributeError, RecursionError, StopIteration) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error!r}") from error
     producer = next((found.get("value", "") for found in net.iter("info") if "Runtime" in found.get("name", "")), "")
     facts = {"producer": f"OpenVINO {producer}".strip(), "version": net.get("version", "")}

@@ -29,7 +29,10 @@ _NO_RESULT = frozenset({"Const", "Placeholder", "NoOp", "Assert", "PrintV2", "Sa
 
 def read_saved_model(path: Path, bound: Bound) -> Inspection:
     """Read a SavedModel's folder; NOT_FOUND, or DATA_LOSS if it cannot be understood."""
-    model = _text_model(path) if (path / TEXT_FILE).is_file() else savedmodel.read(path)
+    is_text = not (path / savedmodel.MODEL_FILE).is_file() and (path / TEXT_FILE).is_file()
+    model = _text_model(path) if is_text else savedmodel.read(path)
+    if not is_text and (lacking := savedmodel.missing(path)) is not None:
+        raise ServingError(Code.DATA_LOSS, lacking)
     callable_ones = {name: found for name, found in model.signatures.items() if _computes(found)}
     check_names(bound, callable_ones)
     operations = {definition.name: definition for definition in model.meta_graph.meta_info_def.stripped_op_list.op}
@@ -74,8 +77,8 @@ def load_graph_def(path: Path) -> Any:
 
 def load_saved_model(path: Path) -> Any:
     """Return the meta graph that serves, of a folder."""
-    model = _text_model(path) if (path / TEXT_FILE).is_file() else savedmodel.read(path)
-    return model.meta_graph
+    is_text = not (path / savedmodel.MODEL_FILE).is_file()
+    return (_text_model(path) if is_text else savedmodel.read(path)).meta_graph
 
 
 def signature_graph(
