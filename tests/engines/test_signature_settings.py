@@ -13,6 +13,7 @@ from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import ALL_DTYPES, FLOAT32, INT32, STRING
 from servable.engines.example_settings import read_example_settings
 from servable.engines.signature_settings import read_signature_settings, write_signature_settings
+from servable.engines.version_settings import copy_version_settings
 
 GOOD = """
 [signatures.serving_default.inputs.tokens]
@@ -81,6 +82,15 @@ def test_a_file_that_is_not_there_is_not_found(path: Path) -> None:
     with pytest.raises(ServingError) as failure:
         read_signature_settings(path)
     assert failure.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize("rest", ["", GOOD + EXAMPLES])
+def test_a_copy_for_another_model_says_all_but_which_file_is_the_model(path: Path, tmp_path: Path, rest: str) -> None:
+    path.write_text(f'artifact = "small.tflite"\n{rest}')
+    copy_version_settings(path, tmp_path / "copy.toml")
+    assert (tmp_path / "copy.toml").exists() == bool(rest)
+    if rest:
+        assert (tmp_path / "copy.toml").read_text() == rest
 
 
 NAMES = st.text(min_size=1, max_size=12).filter(lambda text: text.isprintable() or "\n" in text or "\x7f" in text)

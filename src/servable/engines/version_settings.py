@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -15,6 +16,7 @@ EXAMPLES: Final = "examples"
 SIGNATURES: Final = "signatures"
 KEYS: Final = frozenset({ARTIFACT, EXAMPLES, SIGNATURES})
 """What the file may hold. The modules ``artifact``, ``example_settings`` and ``signature_settings`` read them."""
+_WORD = re.compile(r"\s*artifact\s*=")
 
 
 def read_version_settings(path: Path) -> dict[str, Any]:
@@ -32,6 +34,19 @@ def read_version_settings(path: Path) -> dict[str, Any]:
             f"{path}: there is no key {min(unknown)!r} in the file of a version; there are {known}"
         )
     return document
+
+
+def copy_version_settings(source: Path, target: Path) -> None:
+    """Copy the file to a version whose model may lie in another file: all but the word which one it is."""
+    document = read_version_settings(source)
+    content = source.read_text("utf-8")
+    if ARTIFACT in document:
+        content = "".join(line for line in content.splitlines(keepends=True) if not _WORD.match(line))
+        del document[ARTIFACT]
+        if tomllib.loads(content) != document:
+            raise failed_precondition(f"{source}: {ARTIFACT} cannot be taken out: write it as a line of its own")
+    if document:
+        target.write_text(content, "utf-8")
 
 
 def check_keys(found: Any, known: AbstractSet[str], where: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from servable.core.errors import Code, ServingError, failed_precondition, not_fo
 from servable.engines.artifact import SAVED_MODEL_FILE, SETTINGS_FILE, TRANSFORM_FILE
 from servable.engines.base import Artifact
 from servable.engines.plan import artifact_of_file
+from servable.engines.version_settings import copy_version_settings
 from servable.lifecycle.layout import list_versions
 
 MAIN_FILES: Final[Mapping[str, str]] = MappingProxyType(
@@ -69,6 +70,8 @@ def copy_companions(source: Artifact, target: Path) -> None:
         found = folder / name
         if found.is_dir():
             shutil.copytree(found, target / name)
+        elif name == SETTINGS_FILE and found.is_file():
+            copy_version_settings(found, target / name)
         elif found.is_file():
             shutil.copy2(found, target / name)
 
