@@ -75,7 +75,7 @@ def row(case: Case, found: Tuned, plan: Plan) -> str:
     for part in plan.ranges:
         reach = f"from {low}" if part.rows is None else f"{low} to {part.rows}"
         made = plan.forms[part.form].made
-        runs.append(f"{reach}: {part.setting}" + (f" ({made})" if made else ""))
+        runs.append(f"{reach}: {part.describe()}" + (f" ({made})" if made else ""))
         gains += [
             f"**{one.gain:.2f}** [{one.low or one.gain:.2f}, {one.high or one.gain:.2f}] at {one.rows}"
             for one in part.figures
@@ -90,9 +90,7 @@ def row(case: Case, found: Tuned, plan: Plan) -> str:
 
 
 def refused(case: Case, found: Tuned) -> list[str]:
-    return [
-        f"- {case}: {one.trial.setting}: {one.reason}" for one in found.results if one.reason.startswith("it answers")
-    ]
+    return [f"- {case}: {one.trial}: {one.reason}" for one in found.results if one.reason.startswith("it answers")]
 
 
 def page(rows: Sequence[str], refusals: Sequence[str], options: argparse.Namespace, steal: int) -> str:

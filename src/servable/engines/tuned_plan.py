@@ -92,6 +92,10 @@ class Range(msgspec.Struct, frozen=True):
     difference: float
     tolerance: str
 
+    def describe(self) -> str:
+        """Return the setting for people, with the precision of what is computed."""
+        return str(msgspec.structs.replace(self.setting, precision=self.precision))
+
 
 class Key(msgspec.Struct, frozen=True):
     """For what a plan holds. ``files`` are names and lengths, by which most others are told apart without reading."""

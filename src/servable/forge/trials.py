@@ -52,6 +52,10 @@ class Trial:
     setting: Setting
     precision: str = "f32"
 
+    def __str__(self) -> str:
+        """Return it for people, with the precision of what is computed."""
+        return str(msgspec.structs.replace(self.setting, precision=self.precision))
+
 
 def tolerance_of(precision: str, *, made_up: bool, most: float | None = None) -> Tolerance:
     """Return how far answers may be off; ``most`` bounds reduced precision by the largest value.

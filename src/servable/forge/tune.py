@@ -31,6 +31,7 @@ from servable.forge.trials import Form, Trial, first_trials, tolerance_of, varia
 from servable.forge.tune_choice import Objective
 from servable.forge.tuned import Result, Tuned, TuneOptions
 from servable.forge.verify import EXACT, Question, Tolerance, Verdict, compare, fixed_rows, questions
+from servable.lab.machine import busy, cpu_times
 from servable.lab.statistics import Estimate, ratio
 
 Report = Callable[[str], None]
@@ -43,6 +44,7 @@ SCREENING: Final = 0.6
 """The share of the budget that the first two stages may take."""
 FINALISTS: Final = 5
 LEAST_ROUNDS, WANTED_ROUNDS, MOST_ROUNDS = 3, 12, 24
+_LOOK_S: Final = 0.2
 _GUESSES: Final[tuple[tuple[int, tuple[float, float] | None], ...]] = (
     (8, None), (32, None), (1, None), (8, (0, 2)), (1, (0, 2)),
 )  # fmt: skip
@@ -85,6 +87,7 @@ class _Tuning:
     def run(self) -> Tuned:
         """Do all stages."""
         options = self._options
+        occupied = _busy_with_others()
         self._report(f"the reference: {self._default.setting}")
         self._screen_default()
         making = time.monotonic()
@@ -105,7 +108,7 @@ class _Tuning:
         results = tuple(self._results.values())
         return Tuned(
             self._artifact, replace(options, batches=self._batches), self._signature, self._samples, tuple(forms),
-            results, time.monotonic() - self._began, tuple(self._covered), tuple(self._notes),
+            results, time.monotonic() - self._began, tuple(self._covered), tuple(self._notes), occupied,
         )  # fmt: skip
 
     # -- the reference --------------------------------------------------------------------------------------------
@@ -193,7 +196,7 @@ class _Tuning:
             if self._elapsed_s() > SCREENING * self._options.budget_s:
                 self._results[trial] = self._out(trial, "no time was left for it: raise --budget")
                 continue
-            self._report(f"{trial.setting}{self._of_form(trial)}{self._estimate(left)}")
+            self._report(f"{trial}{self._of_form(trial)}{self._estimate(left)}")
             began = time.monotonic()
             self._results[trial] = self._screened(trial)
             self._screened_s.append(time.monotonic() - began)
@@ -338,6 +341,13 @@ class _Tuning:
             return
         found = [f"{1000 * one.median_s:.3g} ms at {one.rows}" for one in result.measured.batches if one.seconds]
         self._report("  " + ", ".join(found))
+
+
+def _busy_with_others() -> float | None:
+    """Return which share of the processors others use, while nothing of ours runs."""
+    before = cpu_times()
+    time.sleep(_LOOK_S)
+    return busy(before, cpu_times()).share
 
 
 def _gain(measured: Measured, default: Measured, rows: int) -> Estimate | None:

@@ -28,7 +28,10 @@ from servable.report.blocks import (
     Toned,
 )
 from servable.report.plots import Axis, LinePlot, Point, Scale, Series
-from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, quantity
+from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, SHARE, quantity
+
+BUSY = 0.1
+"""Above this share of all processors others disturb."""
 
 
 def tune_report(tuned: Tuned, plan: Plan, kept: str) -> Report:
@@ -86,7 +89,7 @@ def candidates_table(tuned: Tuned, plan: Plan) -> Table:
     rows_of = []
     for number in ordered:
         one = able[number]
-        name = str(one.trial.setting) + (" (default)" if number == 0 else "")
+        name = str(one.trial) + (" (default)" if number == 0 else "")
         loud: Cell = Toned(name, Tone.WARNING) if one.trial.precision != "f32" else name
         rows_of.append(
             (
@@ -110,7 +113,7 @@ def _plan_blocks(tuned: Tuned, plan: Plan, kept: str) -> tuple[Block, ...]:
     for part in plan.ranges:
         gains = ", ".join(f"{figure.gain:.2f}x at {figure.rows}" for figure in part.figures)
         made = plan.forms[part.form].made or "as it is"
-        rows.append((_reach(low, part.rows), str(part.setting), made, gains, f"{part.difference:.2g}", part.tolerance))
+        rows.append((_reach(low, part.rows), part.describe(), made, gains, f"{part.difference:.2g}", part.tolerance))
         low = (part.rows or 0) + 1
     columns = [Column(name) for name in ("rows", "runs", "form", "over the default", "difference", "allowed")]
     found: list[Block] = [Table(columns, rows)]
@@ -130,6 +133,13 @@ def _doubts(tuned: Tuned, plan: Plan) -> tuple[Block, ...]:
                 f"The plan computes in {', '.join(lower)}, as --precision allows: answers differ by up to {worst:.2g}."
             )
         )
+    if tuned.occupied is not None and tuned.occupied > BUSY:
+        found.append(
+            Notice(
+                f"Others used {quantity(tuned.occupied, SHARE)} of the processors when it began: what takes several "
+                "threads looks slower than it is. Tune on a quiet machine."
+            )
+        )
     if tuned.samples.made_up:
         found.append(
             Notice(
@@ -144,7 +154,7 @@ def _left_out(tuned: Tuned, out: Sequence[Result]) -> tuple[Block, ...]:
     found: list[Block] = []
     if out:
         columns = [Column("candidate"), Column("form"), Column("why")]
-        rows = [(str(one.trial.setting), tuned.forms[one.trial.form].made or "as it is", one.reason) for one in out]
+        rows = [(str(one.trial), tuned.forms[one.trial.form].made or "as it is", one.reason) for one in out]
         found.append(Table(columns, rows))
     found += [Notice(note, Tone.PLAIN) for note in tuned.notes]
     return tuple(found)
@@ -159,7 +169,7 @@ def _plots(tuned: Tuned) -> tuple[Block, ...]:
             if found is not None:
                 points.append(Point(found.median_s, rows / found.median_s, label=str(rows)))
         made = tuned.forms[one.trial.form].made
-        series.append(Series(f"{one.trial.setting}{f', {made}' if made else ''}", points))
+        series.append(Series(f"{one.trial}{f', {made}' if made else ''}", points))
     if not series:
         return ()
     across = Axis("time of a batch", SECONDS, Scale.LOG)

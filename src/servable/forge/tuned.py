@@ -58,7 +58,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """All that was found. ``results[0]`` is the default; ``covered`` are the signatures whose answers were compared."""
+    """All that was found. ``results[0]`` is the default; ``covered`` are the signatures whose answers were compared.
+
+    ``occupied`` is the share of the processors that others used when it began; ``None`` is unknown.
+    """
 
     artifact: Artifact
     options: TuneOptions
@@ -69,3 +72,4 @@ class Tuned:
     seconds: float
     covered: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    occupied: float | None = None
