@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.report.browser import CHROMIUM, Browser
 
 from servable.engines.base import Artifact
 from servable.forge.inspection.costs import count
@@ -18,7 +19,6 @@ from servable.forge.inspection.page import page, write_page
 from servable.forge.inspection.tensorboard import graph_def, write_events
 from servable.protos import tensorflow
 from servable.protos.tfrecord import read_records
-from tests.report.browser import CHROMIUM, Browser
 
 MODELS = Path(__file__).parent / "inspect_models"
 

@@ -124,8 +124,8 @@ def _describe(
 ) -> tuple[dict[str, Any], Mapping[str, Signature]]:
     described: dict[str, Any] = {"artifact": str(artifact.path), "kind": artifact.kind}
     without = _KINDS_WITHOUT_ENGINE.get(artifact.kind)
-    if inspection is not None and (arguments.no_engines or without is not None or artifact.path.suffix == ".pbtxt"):
-        reason = "none was tried" if arguments.no_engines else without or "no engine reads text"
+    if inspection is not None and (arguments.no_engines or without is not None):
+        reason = "none was tried" if arguments.no_engines else without
         return {**described, "engine": None, "reason": reason}, inspection.signatures
     try:
         model, choice = load_here(artifact, arguments.engine)
