@@ -157,7 +157,7 @@ def _without_signatures(document: str) -> str:
     kept: list[str] = []
     remarks: list[str] = []
     ours = False
-    for line in document.splitlines():
+    for line in document.split("\n"):  # TOML knows no other ends of lines
         if _HEADER.match(line):
             ours = _OURS.match(line) is not None
             kept += [] if ours else remarks  # what was said before a table that stays
