@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,20 @@ def scaled(*sizes: int) -> Any:
 
 
 def compiled(model: Any) -> Any:
-    return model._programs["serving_default"]._declared._request.get_compiled_model()
+    return model._programs["serving_default"]._declared._idle[0].infers.get_compiled_model()
+
+
+def test_streams_share_the_threads_and_answer_calls_at_once(tmp_path: Path) -> None:
+    model = load(put(tmp_path, scaled(-1, 3)), intra_op_threads=2, streams=2)
+    found = compiled(model)
+    assert (found.get_property("NUM_STREAMS"), found.get_property("INFERENCE_NUM_THREADS")) == (2, 2)
+    assert model.concurrent
+    with ThreadPoolExecutor(2) as pool:  # new shapes in both threads, again and again
+        for rows in range(1, 40):
+            cuts = [np.full((count, 3), count, np.float32) for count in (rows, rows + 1)]
+            answers = pool.map(lambda x: model.run("serving_default", {"x": x}, ("y",))["y"], cuts)
+            for cut, answer in zip(cuts, answers, strict=True):
+                assert np.array_equal(answer, 2 * cut)
 
 
 def test_a_saved_model_needs_no_tensorflow(tmp_path: Path) -> None:
