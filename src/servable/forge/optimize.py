@@ -75,6 +75,7 @@ def optimize(
         samples is None or samples.made_up,
         samples is not None and samples.labels is not None,
         0 if samples is None else len(samples),
+        pipeline.reference_name,
         pipeline.machine,
         pipeline.versions,
         time.monotonic() - began,
@@ -92,6 +93,7 @@ class _Pipeline:
         self._artifacts: dict[str, Artifact] = {}
         self._digests: dict[str, str] = {}
         self.reference: Reference | None = None
+        self.reference_name = ""
         self._data: Samples | None = None
         self.versions = versions()
         self.machine = surroundings()
@@ -109,6 +111,8 @@ class _Pipeline:
         source = self._plan.source
         self._add(GIVEN, source, exact=True)
         row = Row(GIVEN, kind=source.kind, path=str(source.path), state=State.GIVEN, disk_bytes=bytes_of(source))
+        if self.reference is None:
+            return row
         return self._with_figures(row, self._records.read(GIVEN))
 
     def _word(self, word: str) -> list[Row]:
@@ -250,9 +254,9 @@ class _Pipeline:
         self._artifacts[name] = artifact
         self._digests[name] = digest_of(artifact)
         if self.reference is None and exact:
-            self._refer(artifact)
+            self._refer(name, artifact)
 
-    def _refer(self, artifact: Artifact) -> None:
+    def _refer(self, name: str, artifact: Artifact) -> None:
         """Make an artifact what all others are judged by, if an engine loads it."""
         try:
             if self._plan.data is not None and self._data is None:
@@ -261,7 +265,7 @@ class _Pipeline:
                     self._data = self._plan.data(main_signature(model))
                 finally:
                     model.close()
-            self.reference = Reference.of(artifact, self._data)
+            self.reference, self.reference_name = Reference.of(artifact, self._data), name
         except ServingError as error:
             # A file of data that cannot be read is no matter of engines.
             if error.code in {Code.INVALID_ARGUMENT, Code.NOT_FOUND}:

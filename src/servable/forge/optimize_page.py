@@ -35,7 +35,7 @@ def optimized_report(found: Optimized, goal: Goal) -> Report:
     best = found.best(goal)
     failed = [row for row in found.rows if row.state is State.FAILED]
     tone, verdict = _judge(found, goal, best)
-    note = f"{'Accuracy' if found.labelled else 'Top classes'} over {found.compared_rows} rows: {found.origin}."
+    note = f"Differences are to {found.reference}, over {found.compared_rows} rows: {found.origin}."
     return Report(
         title=f"{_short_name(found.source)}: {len(found.rows) - 1} steps, one artifact each",
         subtitle=f"{found.source} -> {found.out}",
@@ -150,6 +150,10 @@ def _doubts(found: Optimized, failed: Sequence[Row]) -> Iterator[Notice]:
         )
     elif not found.labelled:
         yield Notice("The data has no labels: accuracy is unknown, top classes are compared with the given model's.")
+    if found.reference != GIVEN and found.reference:
+        yield Notice(
+            f"No engine loads {found.source}: what is compared is compared with {found.reference}.", Tone.PLAIN
+        )
     yield from disturbed(found.machine)
     for row in failed:
         yield Notice(f"{row.name}: {row.reason}", Tone.BAD)

@@ -101,6 +101,8 @@ class Optimized:
     made_up: bool
     labelled: bool
     compared_rows: int
+    reference: str
+    """The row that all others are compared with: the model given, unless no engine loads it."""
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     seconds: float
@@ -156,6 +158,7 @@ class Optimized:
             "made_up": self.made_up,
             "labelled": self.labelled,
             "compared_rows": self.compared_rows,
+            "reference": self.reference,
             "batches": list(self.batches),
             "machine": dict(self.machine),
             "versions": dict(self.versions),
