@@ -130,6 +130,14 @@ def test_writing_replaces_signatures_and_keeps_all_else_to_the_letter(path: Path
     assert path.read_text().count("[signatures.other.outputs.y]") == 1
 
 
+def test_a_file_that_would_hold_nothing_is_not_there(path: Path) -> None:
+    write_signature_settings(path, {})
+    assert not path.exists()
+    path.write_text(GOOD)
+    write_signature_settings(path, {})
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     "old",
     [

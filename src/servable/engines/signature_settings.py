@@ -50,7 +50,7 @@ def read_signature_settings(path: Path) -> dict[str, Signature]:
 def write_signature_settings(path: Path, signatures: Mapping[str, Signature]) -> None:
     """Write the signatures into a version's ``servable.toml``, in place of those there; the rest of the file stays.
 
-    A new file replaces the old one in one step. FAILED_PRECONDITION if the old one cannot be read, or holds its
+    A new file replaces the old one in one step; what would hold nothing is not written. FAILED_PRECONDITION if the old one cannot be read, or holds its
     signatures in a form that cannot be taken out of the text.
     """
     old = read_version_settings(path) if path.exists() else {}
@@ -60,6 +60,9 @@ def write_signature_settings(path: Path, signatures: Mapping[str, Signature]) ->
     rest = tomllib.loads(kept) if _parses(kept) else None
     if rest != {key: value for key, value in old.items() if key != SIGNATURES} or not _parses(new):
         raise failed_precondition(f"{path}: its signatures cannot be replaced: write each as [signatures.NAME...]")
+    if not new.strip():
+        path.unlink(missing_ok=True)
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_text(new, "utf-8")
