@@ -21,7 +21,7 @@ TOLERANCES: Final = {
 }
 """What reduced precision may cost where it was asked for: a network of fifty layers adds up eight bits of mantissa to a
 tenth of a probability and still finds the same class."""
-COMPUTES: Final = {"openvino": ("f32", "bf16")}
+COMPUTES: Final = {"openvino": ("f32", "bf16"), "torch": ("f32", "bf16")}
 """Engine -> the precisions that it computes an f32 artifact in; the others know f32 alone."""
 POOLS: Final = frozenset({"onnxruntime", "tensorflow"})
 """Engines that can run independent operations beside each other."""
