@@ -51,9 +51,9 @@ def test_pins_name_cores_that_there_are() -> None:
 def test_what_is_asked_for_becomes_cases() -> None:
     cases = asked_cases(1, 2**30, [("model1", (0,)), ("model2", (1,)), ("all", (0, 1))], [0, 1])
     assert cases == [
-        Case("one model, one CPU, 1 GiB", (("model1", Limits((0,), 2**30, 1)),)),
+        Case("one CPU, 1 GiB", (("model1", Limits((0,), 2**30, 1)),)),
         Case("model1 on core 0, model2 on core 1", (("model1", Limits((0,), 2**30)), ("model2", Limits((1,), 2**30)))),
-        Case("two models on cores 0, 1", (("model1", Limits((0, 1), 2**30)), ("model2", Limits((0, 1), 2**30)))),
+        Case("both on cores 0, 1", (("model1", Limits((0, 1), 2**30)), ("model2", Limits((0, 1), 2**30)))),
     ]
     assert asked_cases(None, None, [], [0, 1]) == []
     assert asked_cases(1.5, None, [], [0, 1])[0].servers == (("model1", Limits((0, 1), None, 1.5)),)

@@ -71,10 +71,10 @@ def four_cases(usable: Sequence[int]) -> list[Case]:
     lacking = "" if len(usable) > 1 else "this process may use one core only"
     apart = tuple((f"model{place}", Limits((core,))) for place, core in enumerate(usable[:2], 1))
     return [
-        Case("one model, one CPU", (("model1", Limits(first)),)),
-        Case("one model, one CPU, 1 GiB", (("model1", Limits(first, _GIBIBYTE)),)),
-        Case("two models, a CPU each", () if lacking else apart, lacking),
-        Case("two models on the same CPUs", _together(2, tuple(usable[:2]), None)),
+        Case("one CPU", (("model1", Limits(first)),)),
+        Case("one CPU, 1 GiB", (("model1", Limits(first, _GIBIBYTE)),)),
+        Case("a CPU each", () if lacking else apart, lacking),
+        Case("the same CPUs", _together(2, tuple(usable[:2]), None)),
     ]
 
 
@@ -94,7 +94,7 @@ def asked_cases(
         cases.append(Case(where, tuple((name, Limits(cores, memory_bytes)) for name, cores in named)))
     for name, cores in pins:
         if name == EVERY:
-            cases.append(Case(f"two models on {_listed(cores)}", _together(2, cores, memory_bytes)))
+            cases.append(Case(f"both on {_listed(cores)}", _together(2, cores, memory_bytes)))
     return cases
 
 
@@ -102,9 +102,7 @@ def _one(cpus: float | None, memory_bytes: int | None, usable: Sequence[int]) ->
     if cpus is not None and not 0 < cpus <= len(usable):
         raise invalid_argument(f"--cpus {cpus:g}: this process may use {len(usable)}; expected more than 0, up to that")
     cores = tuple(usable if cpus is None else usable[: math.ceil(cpus)])
-    words = ["one model"]
-    if cpus is not None:
-        words.append("one CPU" if cpus == 1 else f"{cpus:g} CPUs")
+    words = ["all CPUs" if cpus is None else "one CPU" if cpus == 1 else f"{cpus:g} CPUs"]
     if memory_bytes is not None:
         words.append(size(memory_bytes))
     return Case(", ".join(words), (("model1", Limits(cores, memory_bytes, cpus)),))

@@ -81,7 +81,7 @@ def _cells(row: Row) -> list[Cell]:
 
 def _plots(rows: Sequence[Row]) -> list[BarPlot]:
     bars = [
-        Bar(f"{row.case}: {row.server}" if row.server else row.case, row.throughput_per_s, reason=_short(row))
+        Bar(f"{row.server}: {row.case}" if row.server else row.case, row.throughput_per_s, reason=_short(row))
         for row in rows
     ]
     return [BarPlot("Right answers", Axis("right answers", PER_SECOND), bars, "Longer is better.")]
