@@ -4,7 +4,8 @@ Each model is tuned as a user would: the default engine is the reference, every 
 and the finalists run in turn beside it, forwards and backwards, each in a process of its own and called as the server
 calls it. ``gain`` is how many times as fast the plan is as the default at a size of batch, with its 95 % confidence
 interval; ``difference`` is the largest, over the largest value of the reference. ``others`` is the share of the
-processors that other processes used when a tuning began: near 0 on a quiet machine. Inputs are the examples' own samples.
+processors that other processes used when a tuning began: near 0 on a quiet machine. Inputs are the examples' own
+samples.
 """
 
 from __future__ import annotations

@@ -134,6 +134,13 @@ def test_auto_finds_the_models_own_plan(model: Artifact, cache: Path, tmp_path: 
     assert plans_dir() == cache
 
 
+def test_plans_of_somebody_else_are_not_followed(model: Artifact, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_plan(plan_for(model, part(None, "openvino")), cache / "mine.json")
+    monkeypatch.setattr("os.getuid", lambda: cache.stat().st_uid + 1)
+    expected = "openvino" if cache.stat().st_uid == 0 else "onnxruntime"  # the administrator's are everybody's
+    assert choose(model, options=AUTO).engine == expected
+
+
 def test_a_start_without_plans_does_not_even_import_what_reads_them(model: Artifact, cache: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"

@@ -24,8 +24,13 @@ def plans_dir() -> Path:
 
 
 def plan_files() -> list[Path]:
-    """Return the files of plans in the cache; none if it cannot be read."""
+    """Return the files of plans in the cache; none if it cannot be read, or belongs to somebody else.
+
+    Whoever writes a plan says what is run.
+    """
     try:
+        if plans_dir().stat().st_uid not in {os.getuid(), 0}:
+            return []
         found = [path for path in plans_dir().iterdir() if path.suffix == ".json" and not path.name.startswith(".")]
     except OSError:
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import msgspec
 
 from servable.engines.fingerprint import outline
 from servable.engines.plan_cache import plans_dir
-from servable.engines.tuned_plan import SCHEMA, Figure, Form, Plan, Range, machine_key
+from servable.engines.tuned_plan import SCHEMA, Figure, Plan, Range, machine_key
 from servable.forge.tune_choice import choose_members, proven, ranges
 from servable.forge.tuned import Result, Tuned
 from servable.lab.statistics import Estimate
@@ -19,50 +20,62 @@ from servable.lab.statistics import Estimate
 
 def plan_of(tuned: Tuned, now: datetime | None = None) -> Plan:
     """Return the plan: for each range of rows the trial to run, of those that were measured to the end."""
-    objective, sizes = tuned.options.objective, tuned.options.batches
     able = finalists(tuned)
-    default_s = {rows: tuned.results[0].seconds(rows, objective) for rows in sizes}
-    times = {
-        number: {
-            rows: proven(one.seconds(rows, objective), one.gains.get(rows) if number else None, default_s[rows])
-            for rows in sizes
-        }
-        for number, one in able.items()
-        if all(one.measured.at(rows) is not None for rows in sizes)
-    }
-    chosen = choose_members(times, 0, objective)
-    found = ranges(chosen, times)
-    used = sorted({able[number].trial.form for _, number in found})
-    places = {form: place for place, form in enumerate(used)}
-    parts = []
-    for rows, number in found:
-        one = able[number]
-        mine = [size for size in sizes if chosen[size] == number]
-        parts.append(
-            Range(
-                rows,
-                places[one.trial.form],
-                one.trial.precision,
-                one.trial.setting,
-                tuple(_figure(one, size) for size in mine),
-                one.verdict.relative if one.verdict is not None else 0.0,
-                str(one.verdict.tolerance) if one.verdict is not None else "",
-            )
-        )
+    times = {number: found for number, one in able.items() if (found := _times(one, tuned, default=not number))}
+    chosen = choose_members(times, 0, tuned.options.objective)
+    parts = ranges(chosen, times)
+    used = sorted({able[number].trial.form for _, number in parts})
     default = tuned.results[0].trial.setting
-    engines = {part.setting.engine for part in parts} | {default.engine}
-    forms: tuple[Form, ...] = tuple(tuned.forms[form].record() for form in used)
+    engines = {able[number].trial.setting.engine for _, number in parts} | {default.engine}
     return Plan(
         schema=SCHEMA,
         model=str(tuned.artifact.path),
         tuned=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
-        objective=str(objective),
+        objective=str(tuned.options.objective),
         precisions=tuned.options.precisions,
         signatures=tuned.covered,
         key=machine_key(tuned.forms[0].fingerprint, outline(tuned.artifact), engines),
-        forms=forms,
+        forms=tuple(tuned.forms[form].record() for form in used),
         default=default,
-        ranges=tuple(parts),
+        ranges=tuple(
+            _range(rows, used, able[number], sizes)
+            for (rows, number), sizes in zip(parts, _sizes_within([rows for rows, _ in parts], chosen), strict=True)
+        ),
+    )
+
+
+def _sizes_within(ends: Sequence[int | None], sizes: Iterable[int]) -> list[list[int]]:
+    """Return the measured sizes of batch that lie in each range."""
+    found: list[list[int]] = [[] for _ in ends]
+    for size in sorted(sizes):
+        found[next(place for place, end in enumerate(ends) if end is None or size <= end)].append(size)
+    return found
+
+
+def _times(one: Result, tuned: Tuned, *, default: bool) -> dict[int, float]:
+    """Return the times to decide by, by rows; nothing if a size of batch has none."""
+    objective, sizes = tuned.options.objective, tuned.options.batches
+    if any(one.measured.at(rows) is None for rows in sizes):
+        return {}
+    found = {rows: one.seconds(rows, objective) for rows in sizes}
+    if default:
+        return found
+    return {
+        rows: proven(seconds, one.gains.get(rows), tuned.results[0].seconds(rows, objective))
+        for rows, seconds in found.items()
+    }
+
+
+def _range(rows: int | None, used: Sequence[int], one: Result, sizes: Sequence[int]) -> Range:
+    trial, verdict = one.trial, one.verdict
+    return Range(
+        rows,
+        used.index(trial.form),
+        trial.precision,
+        trial.setting,
+        tuple(_figure(one, size) for size in sizes),
+        verdict.relative if verdict is not None else 0.0,
+        str(verdict.tolerance) if verdict is not None else "",
     )
 
 
