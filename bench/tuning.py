@@ -108,6 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of measuring for each model")
     parser.add_argument("--objective", default="throughput")
+    parser.add_argument(
+        "--models", type=Path, help="folder of examples, by format, that are built already or built there"
+    )
     parser.add_argument("--only", default="", help="only cases whose name contains this; writes no report")
     options = parser.parse_args()
     rows: list[str] = []
@@ -118,7 +121,7 @@ def main() -> None:
             if options.only not in str(case):
                 continue
             print(case, flush=True)
-            found = tuned(case, Path(folder), options.budget, options.objective)
+            found = tuned(case, options.models or Path(folder), options.budget, options.objective)
             rows.append(row(case, found, plan_of(found)))
             refusals += refused(case, found)
             text = page(rows, refusals, options, steal_ticks() - steal)
