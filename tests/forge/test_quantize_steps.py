@@ -34,7 +34,7 @@ SIGNATURE = Signature(
         ("int8-weights", "openvino", None, "int8-weights-openvino"),
         ("int8-weights", "saved_model", "litert", "int8-weights-tflite"),
         ("int4-weights", "onnx", "openvino", "int4-weights-openvino"),
-        ("int8", "onnx", None, "int8-onnx-nncf"),
+        ("int8", "onnx", None, "int8-onnx"),
         ("int8", "onnx", "openvino", "int8-openvino"),
         ("int8", "saved_model", "litert", "int8-tflite"),
     ],
@@ -47,8 +47,8 @@ def test_every_pair_has_its_step(method: str, kind: str, engine: str | None, exp
 
 
 def test_the_toolchain_is_chosen_by_name() -> None:
-    assert step_for("int8", "onnx", None, "onnxruntime").name == "int8-onnx"
-    assert step_for("int8", "onnx", "openvino", "onnxruntime").name == "int8-openvino"
+    assert step_for("int8", "onnx", None, "nncf").name == "int8-onnx-nncf"
+    assert step_for("int8", "onnx", "openvino", "nncf").name == "int8-openvino"
 
 
 @pytest.mark.parametrize(

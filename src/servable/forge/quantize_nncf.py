@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from servable.forge.arrays import Tensors
+from servable.forge.quantize_numbers import has_vnni
 
 _LONGEST_LINE = 200
 
@@ -33,3 +34,17 @@ def dataset(nncf: Any, batches: Sequence[Tensors]) -> Any:
 def ignored(nncf: Any, names: Sequence[str]) -> Any:
     """Return nodes that NNCF is to leave as they are; some of them may be gone by the time it looks."""
     return nncf.IgnoredScope(names=list(names), validate=False)
+
+
+def exact_ranges(nncf: Any) -> Any:
+    """Return options that take ranges as they were seen, and all 8 bits of weights where sums of them do not overflow.
+
+    NNCF's own ranges are means over the rows, which cut off what single rows have.
+    """
+    from nncf.quantization.advanced_parameters import OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    return nncf.AdvancedQuantizationParameters(
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+        overflow_fix=OverflowFix.DISABLE if has_vnni() else OverflowFix.FIRST_LAYER,
+    )

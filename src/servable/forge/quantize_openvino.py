@@ -15,7 +15,7 @@ from servable.core.tensors import BFLOAT16, Array
 from servable.engines.base import Artifact
 from servable.engines.openvino_messages import useful
 from servable.forge.quantize_keep import EVALUATIONS, Judge, chosen
-from servable.forge.quantize_nncf import dataset, ignored, load_nncf
+from servable.forge.quantize_nncf import dataset, exact_ranges, ignored, load_nncf
 from servable.forge.quantize_numbers import quantized
 from servable.forge.quantize_rows import calibration_of, notes_of, regrouped
 from servable.forge.steps import Facts, Task
@@ -76,7 +76,7 @@ def bf16(source: Artifact, target: Path, task: Task) -> Facts:
 def int8_weights(source: Artifact, target: Path, task: Task) -> Facts:
     """Keep weights as 8-bit integers with a scale for each channel."""
     nncf = load_nncf(task.report)
-    return _weights(source, target, task, nncf, {"mode": nncf.CompressWeightsMode.INT8_SYM})
+    return _weights(source, target, task, nncf, {"mode": nncf.CompressWeightsMode.INT8_ASYM})
 
 
 def int4_weights(source: Artifact, target: Path, task: Task) -> Facts:
@@ -103,7 +103,9 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
     }
     max_drop = task.options.get("max_drop")
     if max_drop is None:
-        made = _told(lambda: nncf.quantize(model, dataset(nncf, calibration), **options))
+        made = _told(
+            lambda: nncf.quantize(model, dataset(nncf, calibration), advanced_parameters=exact_ranges(nncf), **options)
+        )
     else:
         made, told = _holding(nncf, model, calibration, task, float(max_drop), options)
         facts |= told
@@ -122,6 +124,7 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
 def opened(source: Artifact, target: Path, task: Task) -> tuple[Any, Facts]:
     """Return the source as an OpenVINO graph with the signature's names, and facts about what that left out."""
     import openvino
+    from openvino._offline_transformations import apply_moc_transformations
     from openvino.passes import ConstantFolding, Manager
 
     facts: Facts = {}
@@ -143,10 +146,10 @@ def opened(source: Artifact, target: Path, task: Task) -> tuple[Any, Facts]:
     except Exception as error:
         raise failed_precondition(f"OpenVINO cannot read {source.path}: {useful(error)}") from error
     _refuse_quantized(graph, source.path)
+    # Batch norms go into their convolutions, and gates into the order that OpenVINO wants, before scales come between.
+    apply_moc_transformations(graph, cf=True)
     folding = Manager()
-    folding.register_pass(
-        ConstantFolding()
-    )  # gates come in another order than OpenVINO wants: NNCF must not come between
+    folding.register_pass(ConstantFolding())
     folding.run_passes(graph)
     return graph, facts
 
@@ -234,6 +237,7 @@ def _holding(
             validation_dataset=nncf.Dataset(list(enumerate(rows)), lambda item: dict(item[1])),
             validation_fn=validate,
             max_drop=max_drop,
+            advanced_quantization_parameters=exact_ranges(nncf),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 max_num_iterations=int(task.options.get("evaluations") or EVALUATIONS),
                 ranking_subset_size=min(len(rows), 8),

@@ -13,7 +13,8 @@ from servable.engines.base import Artifact
 from servable.forge import quantize_graphs as graphs
 from servable.forge.arrays import Tensors
 from servable.forge.quantize_keep import EVALUATIONS, Judge, Kept, Layers, chosen, distance, hold_drop
-from servable.forge.quantize_nncf import dataset, ignored, load_nncf
+from servable.forge.quantize_nncf import dataset, exact_ranges, ignored, load_nncf
+from servable.forge.quantize_numbers import has_vnni
 from servable.forge.quantize_onnx import dynamic
 from servable.forge.quantize_rows import ROWS_AT_ONCE, calibration_of, notes_of, regrouped, rows_wanted
 from servable.forge.steps import Facts, Task
@@ -105,7 +106,7 @@ def _notes(recurrent: list[str]) -> list[str]:
         notes.append(
             f"{len(recurrent)} LSTM layers quantize their activations as they come, which ONNX Runtime alone can do"
         )
-    if not _has_vnni():
+    if not has_vnni():
         notes.append("this CPU has no VNNI: weights have 7 bits, so that sums do not overflow")
     return notes
 
@@ -172,7 +173,7 @@ def _by_onnxruntime(prepared: Path, made: Path, calibration: Sequence[Tensors], 
         Rows(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        reduce_range=not _has_vnni(),
+        reduce_range=not has_vnni(),
         activation_type=QuantType.QUInt8,  # signed ones are three times slower
         weight_type=QuantType.QInt8,
         op_types_to_quantize=sorted(LAYERS | _BETWEEN),
@@ -193,6 +194,7 @@ def _by_nncf(nncf: Any, prepared: Path, made: Path, calibration: Sequence[Tensor
         subset_size=len(calibration),
         target_device=nncf.TargetDevice.CPU,
         ignored_scope=ignored(nncf, keep),
+        advanced_parameters=exact_ranges(nncf),
     )
     onnx.save(quantized, str(made))
 
@@ -225,11 +227,3 @@ def _last(model: Any) -> list[str]:
         found.append(node.name)
         waiting += node.input
     return found
-
-
-def _has_vnni() -> bool:
-    """Return whether the CPU adds products of 8 bits without overflow."""
-    try:
-        return "vnni" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
