@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,29 @@ def test_a_damaged_file_is_named_and_nothing_is_kept(tmp_path: Path, suffix: str
     with pytest.raises(ServingError, match=f"model.{suffix}") as caught:
         perform(fold_step(kind), find_source(damaged), tmp_path / "out")
     assert caught.value.code in (Code.DATA_LOSS, Code.FAILED_PRECONDITION, Code.INVALID_ARGUMENT)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_ctrl_c_leaves_nothing(network: Artifact, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "servable",
+        "convert",
+        str(network.path),
+        str(tmp_path / "out"),
+        "--to",
+        "openvino",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()  # it has begun
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert first.startswith("onnx-to-openvino: ")
+    assert process.returncode == 130
+    assert "Traceback" not in rest
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -50,7 +50,7 @@ def export(
     made up without). Raises ``ServingError``: INVALID_ARGUMENT for a name or type that the model does not have,
     ALREADY_EXISTS, DATA_LOSS if the answers differ.
     """
-    live = live_model(model, Naming(signature, inputs, outputs, batch, report), example)
+    live = live_model(model, Naming(signature, inputs, outputs, batch), example)
     kind = format or _DEFAULT_KIND.get(live.framework, "saved_model")
     if kind not in MAIN_FILES or kind == "python":
         formats = ", ".join(name for name in MAIN_FILES if name != "python")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -41,7 +41,6 @@ class Naming:
     inputs: Mapping[str, Any] | None = None
     outputs: Outputs | None = None
     rows: int | None = None
-    report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
 
 
 class LiveModel(ABC):

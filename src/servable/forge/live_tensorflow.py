@@ -227,7 +227,7 @@ def _part(keras: Any, naming: Naming) -> tuple[Any, Naming]:
     assert isinstance(outputs, Mapping)
     model = keras.Model(list(inputs.values()), list(outputs.values()))
     specs = {name: read_spec(name, tensor) for name, tensor in inputs.items()}
-    return model, Naming(naming.signature, specs, list(outputs), naming.rows, naming.report)
+    return model, Naming(naming.signature, specs, list(outputs), naming.rows)
 
 
 def _keras_call(keras: Any, model: Any, naming: Naming) -> tuple[dict[str, TensorSpec], Callable[..., Any]]:

@@ -143,7 +143,9 @@ class LiveTorch(LiveModel):
                     self._chosen(), self._arguments(), dynamic_shapes=self._dynamic(), strict=False
                 )
         except Exception as error:
-            raise failed_precondition(f"torch.export cannot trace {self._name()}: {_line(error)}") from error
+            free = any(map(len, self._dynamic()))
+            fix = "; it may want fixed sizes: --batch N (from Python: batch=N)" if free and _wants_sizes(error) else ""
+            raise failed_precondition(f"torch.export cannot trace {self._name()}: {_line(error)}{fix}") from error
 
     def _write_export(self, target: Path) -> Facts:
         program = self._exported()
@@ -271,6 +273,10 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+
+
+def _wants_sizes(error: Exception) -> bool:
+    return "Constraints violated" in str(error) or "specializ" in str(error)
 
 
 def _line(error: Exception) -> str:
