@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def test_a_plan_is_made_of_candidates_that_answer_rightly(
     assert "it needs nncf" in page
     document = as_json(tuned)
     assert len(document["results"]) == len(tuned.results)
+    assert len(json.dumps(document)) < 100_000
 
 
 def test_given_rows_are_used_and_a_budget_is_kept(network: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from servable.engines.tuned_plan import Plan
+from servable.forge.measure import Measured
 from servable.forge.tune_choice import pareto
 from servable.forge.tune_plan import finalists
 from servable.forge.tuned import Result, Tuned
@@ -264,6 +265,13 @@ def _difference(one: Result) -> Cell:
     return None if one.verdict is None else f"{one.verdict.relative:.2g}"
 
 
+def _without_samples(measured: Measured) -> dict[str, Any]:
+    document = measured.as_json()
+    for one in document["batches"]:
+        del one["seconds"]  # thousands, of which median and percentile are there
+    return document
+
+
 def as_json(tuned: Tuned) -> dict[str, Any]:
     """Return all of it for JSON."""
     return {
@@ -279,7 +287,7 @@ def as_json(tuned: Tuned) -> dict[str, Any]:
                 "form": result.trial.form,
                 "precision": result.trial.precision,
                 "setting": msgspec.to_builtins(result.trial.setting),
-                "measured": result.measured.as_json(),
+                "measured": _without_samples(result.measured),
                 "verdict": None if result.verdict is None else result.verdict.as_json(),
                 "gains": {str(rows): msgspec.to_builtins(gain) for rows, gain in result.gains.items()},
                 "reason": result.reason,
