@@ -48,7 +48,8 @@ _TENSORFLOW = _table(
         "Fill ZerosLike OnesLike Range LinSpace BroadcastTo ReverseV2 ReverseSequence OneHot Where "
         "SpaceToBatchND SpaceToBatch BatchToSpaceND BatchToSpace SpaceToDepth DepthToSpace "
         "ResizeNearestNeighbor MatrixDiag MatrixDiagV3 MatrixBandPart InvertPermutation DynamicStitch "
-        "ScatterNd TensorScatterUpdate Unique UniqueV2 TensorListStack Copy Diag Roll",
+        "ScatterNd TensorScatterUpdate Unique UniqueV2 AssignVariableOp AssignAddVariableOp "
+        "AssignSubVariableOp TensorListStack Copy Diag Roll",
         looks_up: "Gather GatherV2 GatherNd ResourceGather ResourceGatherNd EmbeddingLookup",
         # An element of a list: what is read or written is the element.
         each(0): "TensorListGetItem TensorListSetItem TensorListPushBack TensorListPopBack",

@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from servable.core.errors import Code, ServingError, not_found
-from servable.core.signatures import Shape, TensorSpec
+from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME, Array, dtype_named
 from servable.engines import onnx_model
 from servable.engines.onnx_skeleton import read_skeleton
@@ -29,6 +29,7 @@ from servable.forge.inspection.graph import (
     tensor_bytes,
 )
 from servable.forge.inspection.names import unique_names
+from servable.forge.inspection.onnx_shapes import infer
 from servable.protos import onnx
 
 _KEPT_BYTES = 4096
@@ -50,7 +51,7 @@ def read(path: Path, bound: Bound) -> Inspection:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: it holds no graph")
     if (lacking := onnx_model.missing(path)) is not None:
         raise ServingError(Code.DATA_LOSS, lacking)
-    signature = onnx_model.signature(model)
+    signature, unserved = _signature(model)
     signatures = {signature.name: signature}
     check_names(bound, signatures)
     shapes = {spec.name: assumed_shape(spec, bound) for spec in signature.inputs.values()}
@@ -59,8 +60,27 @@ def read(path: Path, bound: Bound) -> Inspection:
     opsets = ", ".join(f"{opset.domain or 'ai.onnx'} {opset.version}" for opset in model.opset_import)
     facts = {"producer": f"{model.producer_name} {model.producer_version}".strip() or "unknown", "operators": opsets}
     return Inspection(
-        "onnx", path, signatures, {signature.name: graph}, facts, (*notes(signature.inputs.values(), bound), *said)
+        "onnx",
+        path,
+        signatures,
+        {signature.name: graph},
+        facts,
+        (*unserved, *notes(signature.inputs.values(), bound), *said),
     )
+
+
+def _signature(model: Any) -> tuple[Signature, list[str]]:
+    """Return the signature; of a model that gives what is no tensor, the tensors, and a word about the rest."""
+    try:
+        return onnx_model.signature(model), []
+    except ServingError as error:
+        given = {tensor.name for tensor in model.graph.initializer}
+        parts = [
+            {info.name: TensorSpec(info.name, spec.dtype, spec.shape, info.name) for info in infos
+             if info.name not in given and (spec := _spec(info)) is not None}
+            for infos in (model.graph.input, model.graph.output)
+        ]  # fmt: skip
+        return Signature(DEFAULT_SIGNATURE, parts[0], parts[1]), [error.message]
 
 
 def dtype_name(number: int) -> str:
@@ -86,24 +106,22 @@ def _read(path: Path) -> Any:
 def _inferred(model: Any, shapes: Mapping[str, Shape | None]) -> tuple[Any, list[str]]:
     """Return the model with all shapes that follow from those of its inputs, and what could not be done."""
     symbols = _bind(model, shapes)
-    if importlib.util.find_spec("onnx") is None:
-        _substitute(model.graph, symbols)
-        return model, ["shapes are only those that the file states: pip install 'servable[forge]' to infer the others"]
-    import onnx as library
-
-    del model.graph.value_info[:]
     _substitute(model.graph, symbols)
+    if importlib.util.find_spec("onnx") is None:
+        return model, ["shapes are only those that the file states: pip install 'servable[forge]' to infer the others"]
+    stated = [info for info in model.graph.value_info if _is_closed(info)]
+    del model.graph.value_info[:]  # open sizes of another call would stand in the way
+    model.graph.value_info.extend(stated)
     try:
-        text = model.SerializeToString()
-        if model.functions:
-            from onnx import inliner
-
-            text = inliner.inline_local_functions(library.load_model_from_string(text)).SerializeToString()
-        found = library.shape_inference.infer_shapes(text, data_prop=True)
-        return onnx.ModelProto.FromString(found.SerializeToString()), []
+        return infer(model), []
     except Exception as error:  # noqa: BLE001  # what a foreign inference raises is of many kinds
         reason = " ".join(str(error).split())[:200]
         return model, [f"ONNX's shape inference failed, so costs are not known: {reason}"]
+
+
+def _is_closed(info: Any) -> bool:
+    tensor = info.type.tensor_type
+    return tensor.HasField("shape") and all(dim.WhichOneof("value") == "dim_value" for dim in tensor.shape.dim)
 
 
 def _bind(model: Any, shapes: Mapping[str, Shape | None]) -> dict[str, int]:

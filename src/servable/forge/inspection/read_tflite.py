@@ -35,8 +35,8 @@ _SMALL = 64
 _DEEPEST = 20
 _WITH_BIAS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D"})
 
-Shapes: TypeAlias = Mapping[int, tuple[int, ...]] | None
-"""Number of a tensor -> its shape in a call; ``None`` where nobody knows, empty where the file knows."""
+Shapes: TypeAlias = Mapping[tuple[int, int], tuple[int, ...]] | None
+"""Numbers of a graph and of a tensor in it -> its shape in a call; of open sizes nothing else is believed."""
 
 
 def read(path: Path, bound: Bound) -> Inspection:
@@ -48,7 +48,7 @@ def read(path: Path, bound: Bound) -> Inspection:
         check_names(bound, signatures)
         said = [line for found in signatures.values() for line in notes(found.inputs.values(), bound)]
         shapes, complaints = _shapes(path, file, signatures, bound)
-        graphs = {name: file.graph(file.subgraph_of(name), shapes) for name in signatures}
+        graphs = {name: file.graph(file.subgraph_of(name), shapes[name]) for name in signatures}
     except (ValueError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
     facts = {"producer": file.model.text(3) or "unknown", "version": str(file.model.integer(0, "uint32"))}
@@ -67,28 +67,33 @@ def _load(path: Path) -> bytes:
     return data
 
 
-def _shapes(path: Path, file: _File, signatures: Mapping[str, Signature], bound: Bound) -> tuple[Shapes, list[str]]:
-    """Return the shapes of a call where those of the file are not: it has open sizes, or others are asked for."""
-    asked: dict[str, tuple[int, ...]] = {}
-    is_known = True
-    for spec in (spec for found in signatures.values() for spec in found.inputs.values()):
-        sizes = assumed_shape(spec, bound)
-        if sizes is None or None in sizes:
-            is_known = False
-        else:
-            asked[spec.node] = tuple(size for size in sizes if size is not None)
+def _shapes(
+    path: Path, file: _File, signatures: Mapping[str, Signature], bound: Bound
+) -> tuple[dict[str, Shapes], list[str]]:
+    """Return for each signature the shapes of a call, where those of the file are not."""
     if not file.has_open_sizes():
-        return {}, []
-    if not is_known:
-        return None, []
+        return dict.fromkeys(signatures), []
+    calls: dict[str, dict[str, Sequence[int | None]]] = {}
+    for name, signature in signatures.items():
+        assumed = {spec.name: assumed_shape(spec, bound) for spec in signature.inputs.values()}
+        known = {given: shape for given, shape in assumed.items() if shape is not None and None not in shape}
+        if len(known) == len(assumed):
+            calls[name] = dict(known)
+    if not calls:
+        return dict.fromkeys(signatures), []
     if find_spec("ai_edge_litert") is None:
-        return None, ["some sizes are open, and only LiteRT knows what follows: pip install 'servable[litert]'"]
-    words = {"path": str(path), "shapes": asked}
+        said = "some sizes are open, and only LiteRT knows what follows: pip install 'servable[litert]'"
+        return dict.fromkeys(signatures), [said]
+    names = {name: name if file.model.tables(7) else "" for name in calls}
+    words = {"path": str(path), "calls": [(names[name], shapes) for name, shapes in calls.items()]}
     try:
         found = run_apart("servable.forge.inspection.tflite_shapes:resized", words)
     except ServingError as error:
-        return None, [f"LiteRT cannot say which shapes follow: {error.message}"]
-    return {int(number): tuple(shape) for number, shape in found}, []
+        return dict.fromkeys(signatures), [f"LiteRT cannot say which shapes follow: {error.message}"]
+    shapes: dict[str, Shapes] = dict.fromkeys(signatures)
+    for name, tensors in zip(calls, found, strict=False):
+        shapes[name] = {(int(graph), int(tensor)): tuple(shape) for graph, tensor, shape in tensors}
+    return shapes, []
 
 
 @dataclass
@@ -171,29 +176,30 @@ class _File:
         return any(-1 in (tensor.numbers(7, "int32") or ()) for tensor in tensors)
 
     def graph(self, index: int, shapes: Shapes, depth: int = 0) -> Graph:
-        """Return a graph, with ``shapes`` for the first one."""
+        """Return a graph with the shapes of a call."""
         if depth > _DEEPEST:
             raise ValueError(f"graph {index} contains itself")
         subgraph = self.subgraphs[index]
-        specs = self._of_a_call(subgraph, shapes, depth)
+        specs = self._of_a_call(index, shapes)
         parameters, values = self._constants(subgraph, specs)
         tensors = {spec.name: spec for spec in specs}
         operators = subgraph.tables(3)
         nodes = []
         names = unique_names([self._name(operator, specs) for operator in operators])
         for name, operator in zip(names, operators, strict=True):
-            nodes.append(self._node(operator, name, specs, values, depth))
+            nodes.append(self._node(operator, name, specs, values, shapes, depth))
         inputs, outputs = (
             tuple(specs[number].name for number in subgraph.numbers(place, "int32") or ()) for place in (1, 2)
         )
         return Graph("tflite", tuple(nodes), tensors, inputs, outputs, parameters, values)
 
-    def _of_a_call(self, subgraph: Table, shapes: Shapes, depth: int) -> list[TensorSpec]:
+    def _of_a_call(self, graph: int, shapes: Shapes) -> list[TensorSpec]:
+        subgraph = self.subgraphs[graph]
         specs = self.specs(subgraph, declared=False)
         for index, (spec, tensor) in enumerate(zip(specs, subgraph.tables(0), strict=True)):
             is_open = -1 in (tensor.numbers(7, "int32") or ())
-            if shapes and depth == 0 and index in shapes:
-                specs[index] = TensorSpec(spec.name, spec.dtype, shapes[index])
+            if shapes and (graph, index) in shapes:
+                specs[index] = TensorSpec(spec.name, spec.dtype, shapes[graph, index])
             elif is_open:
                 specs[index] = TensorSpec(spec.name, spec.dtype, None)
         return specs
@@ -231,7 +237,13 @@ class _File:
         return found
 
     def _node(
-        self, operator: Table, name: str, specs: Sequence[TensorSpec], values: Mapping[str, Array], depth: int
+        self,
+        operator: Table,
+        name: str,
+        specs: Sequence[TensorSpec],
+        values: Mapping[str, Array],
+        shapes: Shapes,
+        depth: int,
     ) -> Node:
         kind = self.codes[operator.integer(0, "uint32")]
         inputs, outputs = (
@@ -241,7 +253,7 @@ class _File:
         attributes = _options(kind, operator.table(4))
         bodies: tuple[Body, ...] = ()
         if kind == "WHILE":
-            head, body = (self.graph(_index(attributes, part), None, depth + 1) for part in ("cond", "body"))
+            head, body = (self.graph(_index(attributes, part), shapes, depth + 1) for part in ("cond", "body"))
             runs = trips(head, body, [values.get(tensor) for tensor in inputs])
             bodies = (Body("cond", head, None if runs is None else runs + 1), Body("body", body, runs))
         elif kind == "IF":

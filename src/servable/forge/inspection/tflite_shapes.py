@@ -1,7 +1,7 @@
 """Runs in a worker: which shapes the tensors of a TFLite file have in a call, as LiteRT finds them.
 
 The file states a one for each size that was open when it was converted, also where that is fifty times the batch. So
-the model is run once, on zeros.
+each signature is run once, on zeros.
 """
 
 from __future__ import annotations
@@ -15,21 +15,51 @@ from servable.core.errors import failed_precondition
 
 
 def resized(
-    path: str, shapes: Mapping[str, Sequence[int]], report: Callable[[str], None]
-) -> list[tuple[int, list[int]]]:
-    """Return each tensor's number and shape; ``shapes`` are those of inputs by the names of their tensors."""
+    path: str, calls: Sequence[tuple[str, Mapping[str, Sequence[int]]]], report: Callable[[str], None]
+) -> list[list[tuple[int, int, list[int]]]]:
+    """Return for each call the number of a graph, that of a tensor in it, and its shape.
+
+    A call is the name of a signature, "" where the file has none, and the shapes of its inputs by name.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     del report
-    try:
-        interpreter: Any = Interpreter(model_path=path, experimental_preserve_all_tensors=True)
-        inputs = [found for found in interpreter.get_input_details() if found["name"] in shapes]
-        for found in inputs:
-            interpreter.resize_tensor_input(found["index"], list(shapes[found["name"]]), strict=False)
-        interpreter.allocate_tensors()
-        for found in inputs:
-            interpreter.set_tensor(found["index"], np.zeros(shapes[found["name"]], found["dtype"]))
-        interpreter.invoke()
-        return [(found["index"], [int(size) for size in found["shape"]]) for found in interpreter.get_tensor_details()]
-    except (ValueError, RuntimeError) as error:
-        raise failed_precondition(" ".join(str(error).split())[:300]) from error
+    found = []
+    for signature, shapes in calls:
+        try:
+            interpreter: Any = Interpreter(model_path=path, experimental_preserve_all_tensors=True)
+            if signature:
+                _run_signature(interpreter, signature, shapes)
+            else:
+                _run_first(interpreter, shapes)
+            found.append(list(_all_shapes(interpreter)))
+        except (ValueError, RuntimeError) as error:
+            raise failed_precondition(" ".join(str(error).split())[:300]) from error
+    return found
+
+
+def _run_signature(interpreter: Any, signature: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    runner = interpreter.get_signature_runner(signature)
+    details = runner.get_input_details()
+    runner(**{name: np.zeros(shapes[name], detail["dtype"]) for name, detail in details.items()})
+
+
+def _run_first(interpreter: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+    inputs = interpreter.get_input_details()
+    for detail in inputs:
+        interpreter.resize_tensor_input(detail["index"], list(shapes[detail["name"]]), strict=False)
+    interpreter.allocate_tensors()
+    for detail in inputs:
+        interpreter.set_tensor(detail["index"], np.zeros(shapes[detail["name"]], detail["dtype"]))
+    interpreter.invoke()
+
+
+def _all_shapes(interpreter: Any) -> Any:
+    graph = 0
+    while True:
+        try:
+            details = interpreter.get_tensor_details(graph)
+        except ValueError:  # there are no more
+            return
+        yield from ((graph, detail["index"], [int(size) for size in detail["shape"]]) for detail in details)
+        graph += 1
