@@ -1,6 +1,6 @@
 """Builds the contract's models with TensorFlow: ``build_saved_models.py FOLDER``. TensorFlow stays in this process.
 
-As SavedModels, as one frozen graph with a signature for each case and type, and as TFLite files.
+As SavedModels, and as one frozen graph and one TFLite file with a signature for each case and type.
 """
 
 from __future__ import annotations
@@ -94,20 +94,16 @@ def _placed(signature: Signature, function: Any) -> Signature:
     )
 
 
-def convert_all(saved: Path, folder: Path) -> None:
-    for name in (*CASES, *(f"type_{name}" for name in TFLITE_TYPES)):
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(saved / name / "1"), signature_keys=["serving_default"]
-        )
-        version = folder / name / "1"
-        version.mkdir(parents=True)
-        (version / "model.tflite").write_bytes(converter.convert())
+def convert_all(saved: Path, version: Path) -> None:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=[*CASES, *TFLITE_TYPES])
+    version.mkdir(parents=True)
+    (version / "model.tflite").write_bytes(converter.convert())
 
 
 def main(folder: Path) -> None:
     save_all(folder / "saved_model")
     freeze_all(folder / "graph_def" / "all" / "1")
-    convert_all(folder / "saved_model", folder / "tflite")
+    convert_all(folder / "saved_model" / "all" / "1", folder / "tflite" / "all" / "1")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ ENTRANTS = [
     entrant("openvino", "saved_model", OPENVINO_TYPES, "tensorflow"),
     entrant("tensorflow", "saved_model", TYPES, "tensorflow", together=True),
     entrant("tensorflow", "graph_def", TYPES, "tensorflow", together=True),
-    entrant("litert", "tflite", TFLITE_TYPES, "tensorflow", "ai_edge_litert"),
+    entrant("litert", "tflite", TFLITE_TYPES, "tensorflow", "ai_edge_litert", together=True),
     entrant("torch", "torch_export", (), "torch", cases=TORCH_EXPORT_CASES),
     entrant("torch", "torchscript", TORCH_TYPES, "torch", together=True),
 ]
