@@ -196,6 +196,17 @@ def test_bad_options_are_one_line(model: Path, data: Path, tmp_path: Path, capsy
         assert not any("Traceback" in line for line in printed)
 
 
+def test_a_damaged_model_is_one_line_and_nothing_is_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = model / "1" / "model.onnx"
+    file.write_bytes(file.read_bytes()[:500])
+    assert main(["optimize", str(model), str(tmp_path / "out"), "--steps", "tidy", "--quiet"]) == FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.onnx is damaged" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_interrupted_it_leaves_whole_artifacts_and_goes_on(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     program = (

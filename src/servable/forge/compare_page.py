@@ -75,7 +75,7 @@ def _cells(one: Figures, batches: Sequence[int]) -> list[Cell]:
         None if measured is None else measured.disk_bytes,
         None if measured is None else measured.load_s,
         None if measured is None else measured.first_run_s,
-        None if measured is None else measured.resident_bytes,
+        None if measured is None else measured.resident_bytes or None,
         *(means.get(batch) for batch in batches),
         None if judged is None else judged.max_abs,
         None if judged is None else judged.relative,

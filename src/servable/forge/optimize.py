@@ -19,7 +19,7 @@ from servable.core.errors import Code, ServingError
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact
 from servable.forge.appraisal import Figures, Timing, appraise
-from servable.forge.artifacts import bytes_of, find_source, folder_of
+from servable.forge.artifacts import MAIN_FILES, bytes_of, find_source, folder_of
 from servable.forge.measure import Measured
 from servable.forge.optimized import GIVEN, Optimized, Row, State
 from servable.forge.records import Records, digest_of, digest_of_samples, key_of, versions
@@ -267,8 +267,8 @@ class _Pipeline:
                     model.close()
             self.reference, self.reference_name = Reference.of(artifact, self._data), name
         except ServingError as error:
-            # A file of data that cannot be read is no matter of engines.
-            if error.code in {Code.INVALID_ARGUMENT, Code.NOT_FOUND}:
+            # What an engine should load and does not, or data that cannot be read, no step will mend.
+            if artifact.kind in MAIN_FILES or error.code in {Code.INVALID_ARGUMENT, Code.NOT_FOUND}:
                 raise
             self._report(f"{artifact.path}: {error.message}")
 
