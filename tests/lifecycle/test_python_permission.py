@@ -54,4 +54,4 @@ def test_paths_from_roots_and_files_need_the_flag(folder: Path, flag: bool) -> N
 def test_the_other_options_of_engines_still_reach_every_model(folder: Path) -> None:
     settings = ServeSettings(models=(f"{folder}/root/texts",), tensorflow_intra_op_parallelism=3)
     (config,) = settings.model_configs()
-    assert config.options == EngineOptions(intra_op_threads=3, allow_python=True)
+    assert config.options == EngineOptions(intra_op_threads=3, plan="auto", allow_python=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from servable.engines.child import label_of
 from servable.engines.tuned_plan import Plan
 from servable.forge.measure import Measured
 from servable.forge.tune_choice import pareto
@@ -58,7 +59,7 @@ def tune_report(tuned: Tuned, plan: Plan, kept: str) -> Report:
         sections.append(Section("Left out", _left_out(tuned, out)))
     sections.append(Section("Conditions", (_conditions(tuned, plan),)))
     return Report(
-        title=f"{tuned.artifact.path}: tuned for {objective}",
+        title=f"{label_of(tuned.artifact.path)}: tuned for {objective}",
         subtitle=f"{len(tuned.results)} candidates in {quantity(tuned.seconds, SECONDS)}, {plan.tuned}",
         verdict=verdict,
         tone=tone,
