@@ -1,4 +1,4 @@
-"""TFLite files and frozen graphs behind a real server: named by the file, padded, merged, refused with words that help."""
+"""TFLite files and frozen graphs behind a real server: padded, merged, and refused with words that help."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_a_tflite_file_of_four_rows_answers_any_number_over_every_wire(serve: St
                 assert found.dtype == np.float32
                 assert np.array_equal(found, 2 * x[:count])
             with ThreadPoolExecutor(8) as pool:
-                found = list(pool.map(lambda row: client.predict("padded", rows=row[None])["doubled"], x))
-            assert np.array_equal(np.concatenate(found), 2 * x)
+                parts = list(pool.map(lambda row: client.predict("padded", rows=row[None])["doubled"], x))
+            assert np.array_equal(np.concatenate(parts), 2 * x)
             assert np.array_equal(client.predict("fixed", x=x[:4])["x_twice"], 2 * x[:4])
             with pytest.raises(
                 ServingError, match=r"inputs of shapes x: \[3, 3\] do not fit; expected x: \[4, 3\]"

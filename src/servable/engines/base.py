@@ -97,8 +97,8 @@ class Caller(Protocol):
 class EngineOptions:
     """How a model is to be run. Threads: 0 lets the engine choose by the CPU quota. Precision: always f32 unless asked.
 
-    ``streams`` above 1 computes a batch in so many parts side by side, which share the threads: for models whose rows are
-    known to be independent. ``plan`` is ``off``, ``auto`` or a file of ``servable tune``.
+    ``streams`` above 1 computes a batch in so many parts side by side, which share the threads: for models whose rows
+    are known to be independent. ``plan`` is ``off``, ``auto`` or a file of ``servable tune``.
 
     ``profile`` lets ``begin_profile`` tell what some frameworks count only if told so at the load; it slows them a
     little.

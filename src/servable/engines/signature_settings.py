@@ -50,8 +50,8 @@ def read_signature_settings(path: Path) -> dict[str, Signature]:
 def write_signature_settings(path: Path, signatures: Mapping[str, Signature]) -> None:
     """Write the signatures into a version's ``servable.toml``, in place of those there; the rest of the file stays.
 
-    A new file replaces the old one in one step; what would hold nothing is not written. FAILED_PRECONDITION if the old one cannot be read, or holds its
-    signatures in a form that cannot be taken out of the text.
+    A new file replaces the old one in one step; what would hold nothing is not written. FAILED_PRECONDITION if the old
+    one cannot be read, or holds its signatures in a form that cannot be taken out of the text.
     """
     old = read_version_settings(path) if path.exists() else {}
     kept = _without_signatures(path.read_text("utf-8")) if old else ""
