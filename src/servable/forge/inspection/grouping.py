@@ -48,14 +48,19 @@ def boxes(graph: Graph, counted: Sequence[Counted]) -> Box:
 
 
 def live_nodes(graph: Graph) -> list[Node]:
-    """Return the operations that depend on an input, or all where nothing does."""
-    reached = set(graph.inputs)
+    """Return the operations that depend on an input, or all where nothing does. A variable is no such input."""
+    reached = {name for name in graph.inputs if not _is_variable(graph, name)}
     live = []
     for node in graph.nodes:
         if reached & {*node.inputs, *node.outputs}:
             reached |= set(node.outputs)
             live.append(node)
     return live or list(graph.nodes)
+
+
+def _is_variable(graph: Graph, tensor: str) -> bool:
+    spec = graph.spec(tensor)
+    return spec is not None and spec.dtype.name == "resource"
 
 
 class _Maker:
@@ -66,7 +71,7 @@ class _Maker:
         self._numbers = numbers
 
     def box(self, graph: Graph, name: str, kind: str) -> Box:
-        leaves = self._leaves(graph)
+        leaves = self._leaves(graph, is_body=kind == "body")
         root = Box(name, kind, next(self._numbers))
         paths: dict[tuple[str, ...], Box] = {(): root}
         of_own = {scopes(box.name) for box, _ in leaves}
@@ -88,12 +93,14 @@ class _Maker:
             self._group(paths, path[:-1]).children.append(paths[path])
         return paths[path]
 
-    def _leaves(self, graph: Graph) -> list[tuple[Box, tuple[str, ...]]]:
+    def _leaves(self, graph: Graph, *, is_body: bool) -> list[tuple[Box, tuple[str, ...]]]:
+        """Return what is drawn with its path. What a loop only hands on, and variables, are not."""
         live = live_nodes(graph)
+        taken = {tensor for node in live for tensor in node.inputs}
         made = {output for node in live for output in node.outputs}
         found: list[tuple[Box, tuple[str, ...]]] = []
         for tensor in graph.inputs:
-            if tensor not in made:
+            if tensor not in made and (not is_body or (tensor in taken and not _is_variable(graph, tensor))):
                 box = Box(tensor, "input", next(self._numbers), float(len(found)), tensor=tensor)
                 found.append((box, (tensor,)))
         for node in live:
@@ -106,7 +113,7 @@ class _Maker:
             found.append((box, tuple(scopes(node.name))))
         results = {node.inputs[0] for node in live if node.type == "Result" and node.inputs}
         for tensor in dict.fromkeys(graph.outputs):
-            if tensor not in results:
+            if tensor not in results and (not is_body or tensor in made):
                 box = Box(tensor, "output", next(self._numbers), float(len(found)), tensor=tensor)
                 found.append((box, (f"output {tensor}",)))
         return found

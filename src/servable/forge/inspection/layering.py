@@ -15,10 +15,12 @@ _SWEEPS = 6
 
 
 def arrange(count: int, edges: Sequence[Edge], order: Sequence[float]) -> Rows:
-    """Return rows of items, sources first, ordered so that few edges cross. ``order`` says which way an edge is down.
+    """Return rows of items, sources first, ordered so that few edges cross.
 
-    Edges against that order, which groups that take from each other have, are drawn upwards.
+    Groups may take from each other in a circle: then ``order`` says which of them is the upper one, and the edges back
+    are drawn upwards.
     """
+    order = _sequence(count, edges, order)
     down = [edge if order[edge[0]] <= order[edge[1]] else (edge[1], edge[0]) for edge in edges]
     row_of = _rows(count, down, order)
     rows: Rows = [[] for _ in range(max(row_of, default=0) + 1)]
@@ -29,6 +31,25 @@ def arrange(count: int, edges: Sequence[Edge], order: Sequence[float]) -> Rows:
             for row in range(row_of[upper] + 1, row_of[lower]):
                 rows[row].append(-number - 1)
     return _ordered(rows, down, row_of)
+
+
+def _sequence(count: int, edges: Sequence[Edge], preferred: Sequence[float]) -> list[int]:
+    """Return the place of each item in a sequence where each follows what leads to it, as far as that can be."""
+    below: list[list[int]] = [[] for _ in range(count)]
+    waits = [0] * count
+    for upper, lower in edges:
+        if upper != lower:
+            below[upper].append(lower)
+            waits[lower] += 1
+    waiting = sorted(range(count), key=lambda item: preferred[item])
+    places = [0] * count
+    for place in range(count):
+        item = next((item for item in waiting if waits[item] <= 0), waiting[0])
+        waiting.remove(item)
+        places[item] = place
+        for other in below[item]:
+            waits[other] -= 1
+    return places
 
 
 def _rows(count: int, down: Sequence[Edge], order: Sequence[float]) -> list[int]:
