@@ -16,7 +16,7 @@ from servable.core.errors import ServingError
 from servable.engines.base import Artifact
 from servable.engines.plan import find_artifact
 from servable.engines.tuned_plan import Setting
-from servable.forge.measure import Candidate, Measured, alternate, compared, measure
+from servable.forge.measure import Candidate, Measured, alternate, begin, compared, measure, times
 from servable.forge.probe import Probe
 from servable.forge.samples import Samples
 
@@ -114,3 +114,33 @@ def test_candidates_in_turn_have_rounds_that_belong_together(network: Artifact) 
     back = compared(other, one, 2)
     assert back is not None
     assert back.value == pytest.approx(1 / ratio.value)
+
+
+CRASHES = """
+import os
+import numpy as np
+from servable import Tensor
+
+
+class Doubles:
+    def predict(self, x: Tensor["float32", "n"]) -> Tensor["float32", "n"]:
+        if len(x) == 3:
+            os._exit(7)
+        return 2 * x
+"""
+
+
+def test_a_model_of_a_process_of_its_own_is_measured_with_it_and_ends_with_it(tmp_path: Path) -> None:
+    code = tmp_path / "model.py"
+    code.write_text(CRASHES)
+    samples = Samples({"x": np.ones(4, np.float32)}, "a test")
+    with Probe(Artifact("python", code), Setting(), as_served=True) as probe:
+        found = begin(probe, samples, batches=(1,))
+        assert found.ok, found.reason
+        (child,) = psutil.Process(probe.pid).children()
+        assert found.resident_bytes > child.memory_info().rss
+        assert times(probe, 2, 0.01).seconds
+        assert "ended with exit code 7" in times(probe, 3, 0.01).reason
+        others = psutil.Process(probe.pid).children()
+    _, left = psutil.wait_procs([child, *others], timeout=10)
+    assert left == []
