@@ -14,7 +14,11 @@ import pytest
 from tests.e2e.server_process import ServerProcess
 
 from servable.cli import main
+from servable.core.messages import InferRequest, InferResponse, ModelRef
 from servable.forge.check.findings import SUITES
+from servable.protos import serving
+from servable.protos.tfrecord import frame_record
+from servable.wire import tfserving_grpc as codec
 from servable.zoo import catalog
 
 SHAPE_BREAKER = """
@@ -84,6 +88,33 @@ def test_a_profile_that_was_learnt_tells_other_data_apart(
     assert "made-up inputs are others; give --data" in document["findings"][0]["detail"]
 
 
+def log_of(path: Path, offset: float) -> Path:
+    """Write a request log: half of x, and two, and what is put on top."""
+    records = []
+    for x in np.arange(5, dtype=np.float32).reshape(5, 1, 1):
+        log = serving.PredictionLog()
+        ref = ModelRef("half_plus_two")
+        log.predict_log.request.ParseFromString(codec.encode_predict_request(InferRequest(ref, {"x": x}, "")))
+        answer = InferResponse(ref, "serving_default", {"y": x / 2 + 2 + np.float32(offset)})
+        log.predict_log.response.ParseFromString(codec.encode_predict_response(answer))
+        records.append(frame_record(log.SerializeToString()))
+    path.write_bytes(b"".join(records))
+    return path
+
+
+def test_logged_answers_are_compared(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (model, "--suite", "inference", "--data")
+    code, document = checked(capsys, *words, log_of(tmp_path / "right.tfrecord", 0.0))
+    (logged,) = (one for one in document["findings"] if one["check"] == "logged answers")
+    assert (code, logged["result"]) == (0, "pass")
+    assert logged["detail"] == "5 requests are answered as they were when they were logged"
+    code, document = checked(capsys, *words, log_of(tmp_path / "wrong.tfrecord", 0.5))
+    (logged,) = (one for one in document["findings"] if one["check"] == "logged answers")
+    assert (code, logged["result"]) == (1, "fail")
+    assert "5 of 5 are answered otherwise than logged: " in logged["detail"]
+    assert "differs by up to 0.5" in logged["detail"]
+
+
 def test_a_served_model_is_checked_as_far_as_its_clients_can(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ServerProcess(model) as server:
         address = server.ready().address
@@ -101,7 +132,8 @@ def test_a_served_model_is_checked_as_far_as_its_clients_can(model: Path, capsys
         (["--suite", "speed"], "no suite is called 'speed'"),
         (["--runs", "0"], "--runs 0 is too few"),
         (["--signature", "other"], "there is no signature 'other'; there are serving_default"),
-        (["--profile", "nowhere.json"], "cannot read nowhere.json"),
+        (["--profile", "nowhere.json"], "there is no nowhere.json"),
+        (["--data", "nowhere.npz"], "there is no nowhere.npz"),
         (["--range", "x=2"], "--range 'x=2' is no range"),
     ],
 )

@@ -12,7 +12,7 @@ from servable.cli.bench_options import range_of, shape_of
 from servable.cli.check_subjects import open_subject
 from servable.cli.reports import add_form, put_report, put_text
 from servable.cli.targets import TARGET_HELP
-from servable.core.errors import invalid_argument
+from servable.core.errors import invalid_argument, not_found
 from servable.forge.check.corruption import POLICIES
 from servable.forge.check.examination import Examination, Options
 from servable.forge.check.findings import SUITES, Finding
@@ -79,6 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _options(arguments: argparse.Namespace) -> Options:
     if arguments.runs < 1:
         raise invalid_argument(f"--runs {arguments.runs} is too few: at least 1")
+    for path in (arguments.data, arguments.profile, arguments.known):
+        if path is not None and not path.exists():
+            raise not_found(f"there is no {path}")
     if arguments.rows < 0:
         raise invalid_argument(f"--rows {arguments.rows} is too few: at least 1")
     return Options(

@@ -112,6 +112,7 @@ def profile_model(
                 "stats": str(wanted.stats.absolute()) if wanted.stats else "",
             },
             report,
+            environment={"TMPDIR": folder},  # what profilers write goes with it, also when the worker is killed
         )
         found = json.loads(out.read_text())
     return Profile(
