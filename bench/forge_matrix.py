@@ -38,6 +38,10 @@ from servable.zoo import catalog
 
 REPORTS = Path(__file__).parent.parent / "docs" / "benchmarks"
 TITLE = "Model by step by engine"
+PREFACE = (
+    "Every artifact that the steps of the forge make of four models, in every engine that reads it, each in a process "
+    "of its own. What cannot be done, or was thrown away because it answers otherwise, is a gap with its reason."
+)
 SEED = 11
 EXACT = ("freeze", "fold-graph_def", "saved_model-to-onnx", "fold-onnx", "onnx-to-openvino", "fold-openvino",
          "saved_model-to-openvino", "saved_model-to-tflite", "graph_def-to-onnx")  # fmt: skip
@@ -75,7 +79,7 @@ QUICK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Cellular:
+class Entry:
     """One artifact in one engine."""
 
     model: str
@@ -112,7 +116,7 @@ class Matrix:
     """All that was done, and when it must end."""
 
     ends: float
-    rows: list[Cellular] = field(default_factory=list)
+    rows: list[Entry] = field(default_factory=list)
     gaps: list[tuple[str, str]] = field(default_factory=list)
 
     def late(self) -> bool:
@@ -163,9 +167,7 @@ def measure(subject: Subject, root: Path, matrix: Matrix) -> None:
     for row in found.rows:
         if row.state is State.FAILED:
             matrix.rows.append(
-                Cellular(
-                    subject.name, row.step or row.name, row.source, row.kind, "", row.state.value, reason=row.reason
-                )
+                Entry(subject.name, row.step or row.name, row.source, row.kind, "", row.state.value, reason=row.reason)
             )
             continue
         artifact = source if row.state is State.GIVEN else find_source(Path(row.path).parent)
@@ -174,7 +176,7 @@ def measure(subject: Subject, root: Path, matrix: Matrix) -> None:
 
 def in_engines(
     subject: Subject, row: Row, artifact: Artifact, reference: Reference, timing: Timing, matrix: Matrix
-) -> Iterator[Cellular]:
+) -> Iterator[Entry]:
     """Yield a row for each engine that reads the artifact."""
     own = "" if row.figures is None or row.figures.measured is None else row.figures.measured.engine
     # The engine that would serve it first: the first row of all is what the others are compared with.
@@ -182,7 +184,7 @@ def in_engines(
         found = engine_class(engine)
         if artifact.kind not in found.kinds:
             continue
-        cell = Cellular(
+        cell = Entry(
             subject.name,
             row.step or row.name,
             row.source,
@@ -204,11 +206,11 @@ def in_engines(
             yield with_figures(cell, figures, "")
 
 
-def with_figures(cell: Cellular, figures: Figures | None, reason: str) -> Cellular:
+def with_figures(cell: Entry, figures: Figures | None, reason: str) -> Entry:
     told = reason or ("" if figures is None else figures.reason)
     if figures is not None and figures.judged is not None and figures.judged.fault:
         told = told or figures.judged.fault
-    return Cellular(
+    return Entry(
         cell.model,
         cell.step,
         cell.source,
@@ -244,7 +246,7 @@ def samples_of(subject: Subject) -> Samples:
     )
 
 
-def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float, conditions: dict[str, Any]) -> Report:
+def page(rows: Sequence[Entry], subjects: Sequence[Subject], seconds: float, conditions: dict[str, Any]) -> Report:
     """Return the report: a table for each model, and what could not be done below it."""
     sections = []
     for subject in subjects:
@@ -270,7 +272,7 @@ def page(rows: Sequence[Cellular], subjects: Sequence[Subject], seconds: float, 
     command = Facts([("Command", "python -m bench.forge_matrix " + " ".join(sys.argv[1:]))], code=True)
     return Report(
         TITLE,
-        (__doc__ or "").rpartition("\n\n")[2].strip(),
+        PREFACE,
         sections=[*sections, Section("Conditions", (facts, command))],
     )
 
@@ -287,7 +289,7 @@ def note_of(subject: Subject) -> str:
     )
 
 
-def table_of(subject: Subject, rows: Sequence[Cellular]) -> Table:
+def table_of(subject: Subject, rows: Sequence[Entry]) -> Table:
     batches = subject.batches
     columns = [
         Column("step"),
@@ -307,7 +309,7 @@ def table_of(subject: Subject, rows: Sequence[Cellular]) -> Table:
     return Table(columns, [cells(row, first, batches) for row in rows])
 
 
-def cells(row: Cellular, first: Cellular | None, batches: Sequence[int]) -> list[Cell]:
+def cells(row: Entry, first: Entry | None, batches: Sequence[int]) -> list[Cell]:
     figures = row.figures
     judged = None if figures is None else figures.judged
     times = [None if figures is None else figures.median_s(batch) for batch in batches]

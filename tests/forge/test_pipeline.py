@@ -117,6 +117,7 @@ def test_a_second_run_reuses_what_is_the_same(model: Path, data: Path, tmp_path:
     other = run(model, out, "tidy", "coarse", data=data)
     assert [one.state for one in other.rows][1:] == [State.MADE, State.MADE], "other data, other artifacts"
     assert [path.name for path in sorted((out / "coarse").iterdir())] == ["2"], "what they replace goes"
+    shutil.copytree(out / "coarse" / "2", out / "tidy" / "7")
 
     (out / "coarse" / "2" / "model.onnx").write_bytes(b"not what was made")
     mended = run(model, out, "tidy", "coarse", data=data)
@@ -125,6 +126,7 @@ def test_a_second_run_reuses_what_is_the_same(model: Path, data: Path, tmp_path:
     shutil.rmtree(model)
     network.write_network(model / "1", seed=2)
     assert row(run(model, out, "tidy"), "tidy").state is State.MADE, "another source"
+    assert [path.name for path in sorted((out / "tidy").iterdir())] == ["7", "8"], "what somebody else put there stays"
 
 
 def test_chains_go_on_from_what_they_made(model: Path, tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ class _Pipeline:
         self.reference: Reference | None = None
         self.reference_name = ""
         self._data: Samples | None = None
+        self._data_digest = ""
+        self._judged_with = ""
+        """The fingerprint of the rows that all are compared on, whether given or made up."""
         self.versions = versions()
         self.machine = surroundings()
 
@@ -168,12 +171,13 @@ class _Pipeline:
 
     def _make(self, step: Step, source_name: str, name: str, *, asked: bool) -> Row:
         row = Row(name, step.name, source_name, step.writes, asked=asked)
-        record = {} if self._plan.fresh else self._records.read(name)
+        before = self._records.read(name)
+        record = {} if self._plan.fresh else before
         key = key_of(
             step=step.name,
             function=step.function,
             source=self._digests[source_name],
-            data=digest_of_samples(self._data),
+            data=self._data_digest,
             options=self._plan.options,
             versions=self.versions,
         )
@@ -197,7 +201,7 @@ class _Pipeline:
                 return replace(row, **failure, state=State.FAILED)
             record = {"key": key, "path": str(kept.path), "digest": digest_of(kept), "row": row.kept()}
             self._records.write(name, record)
-            self._remove_older(kept)
+            _remove_version(before.get("path"), kept)
         exact = is_exact(step) and next(node.exact for node in self._nodes if node.name == source_name)
         self._add(name, kept, exact=exact)
         return self._with_figures(row, record)
@@ -233,21 +237,10 @@ class _Pipeline:
         if record.get("key") != key:
             return None
         try:
-            artifact = find_source(
-                Path(record["path"]).parent if Path(record["path"]).is_file() else Path(record["path"])
-            )
+            artifact = find_source(_version_of(Path(record["path"])))
             return artifact if digest_of(artifact) == record["digest"] else None
         except (ServingError, OSError):
             return None
-
-    def _remove_older(self, made: Artifact) -> None:
-        """Remove earlier versions: they were made of something else."""
-        version = folder_of(made)
-        for other in version.parent.iterdir():
-            if other.name.isdecimal() and other.name != version.name:
-                gone = other.with_name(f".old-{other.name}")
-                other.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
 
     def _add(self, name: str, artifact: Artifact, *, exact: bool) -> None:
         self._nodes.append(Node(name, artifact.kind, exact))
@@ -263,9 +256,11 @@ class _Pipeline:
                 model = open_model(artifact)
                 try:
                     self._data = self._plan.data(main_signature(model))
+                    self._data_digest = digest_of_samples(self._data)
                 finally:
                     model.close()
             self.reference, self.reference_name = Reference.of(artifact, self._data), name
+            self._judged_with = digest_of_samples(self.reference.samples)
         except ServingError as error:
             # What an engine should load and does not, or data that cannot be read, no step will mend.
             if artifact.kind in MAIN_FILES or error.code in {Code.INVALID_ARGUMENT, Code.NOT_FOUND}:
@@ -276,8 +271,8 @@ class _Pipeline:
         """Measure and judge an artifact, or take what an earlier run found of the same on the same machine."""
         key = key_of(
             artifact=self._digests[row.name],
-            reference="" if self.reference is None else digest_of(self.reference.artifact),
-            data=digest_of_samples(None if self.reference is None else self.reference.samples),
+            reference=self._digests.get(self.reference_name),
+            data=self._judged_with,
             timing=[*self._plan.timing.batches, self._plan.timing.budget_s],
             machine=fixed(self.machine),
             versions=self.versions,
@@ -297,6 +292,22 @@ class _Pipeline:
             }
             self._records.write(row.name, {**record, "figures_key": key, "figures": document})
         return replace(row, figures=figures)
+
+
+def _version_of(path: Path) -> Path:
+    """Return the version's folder of an artifact that a step made."""
+    return path.parent if path.is_file() or path.suffix else path
+
+
+def _remove_version(path: str | None, successor: Artifact) -> None:
+    """Remove the version that an earlier run made of something else; nothing that somebody else put there."""
+    if path is None:
+        return
+    old = _version_of(Path(path))
+    if old.parent == folder_of(successor).parent and old != folder_of(successor) and old.is_dir():
+        gone = old.with_name(f".old-{old.name}")
+        old.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _failure(error: ServingError, seconds: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -146,7 +147,7 @@ class Optimized:
     def as_json(self, goal: Goal) -> dict[str, Any]:
         """Return it for JSON."""
         best = self.best(goal)
-        return {
+        document: dict[str, Any] = {
             "schema": "servable.optimize/1",
             "source": self.source,
             "out": self.out,
@@ -165,6 +166,8 @@ class Optimized:
             "seconds": self.seconds,
             "rows": [{**row.as_json(), "drop": self.drop(row)} for row in self.rows],
         }
+        found: dict[str, Any] = _finite(document)
+        return found
 
     def _keeps(self, row: Row, goal: Goal) -> bool:
         if row.state is State.GIVEN:
@@ -175,6 +178,15 @@ class Optimized:
             judged = None if row.figures is None else row.figures.judged
             return judged is not None and not judged.fault and judged.relative <= goal.max_drop
         return lost <= goal.max_drop + 1e-12
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON without the numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
