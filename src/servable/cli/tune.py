@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         nargs="+",
+        action="extend",
         default=["f32"],
         choices=("f32", "bf16", "int8"),
         help="what may be computed in, f32 always among it; answers change with bf16 and int8; default: f32 alone",
