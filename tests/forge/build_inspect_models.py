@@ -50,7 +50,7 @@ def token_model() -> Any:
     )
 
 
-class Pictures(torch.nn.Module):
+class Pictures(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     def __init__(self) -> None:
         super().__init__()
         self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
@@ -63,7 +63,7 @@ class Pictures(torch.nn.Module):
         return torch.softmax(self.head(torch.nn.functional.max_pool2d(maps, 2).mean((2, 3))), 1)
 
 
-class Tokens(torch.nn.Module):
+class Tokens(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     def __init__(self) -> None:
         super().__init__()
         self.table = torch.nn.Embedding(50, 16)
