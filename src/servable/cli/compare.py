@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help=".json, .html, .md or .csv (of all runs); repeatable",
+        help=".json, .html, .md or .csv; repeatable",
     )
     output.add_argument("--json", action="store_true", help="print JSON")
     output.add_argument("--quiet", action="store_true", help="no lines of progress")
