@@ -268,7 +268,8 @@ class _Tuning:
                 begin(probe, self._samples, self._name_in(self._forms[one.form]), self._batches)
                 for probe, one in zip(probes, trials, strict=True)
             ]
-            rounds, block_s, _ = self._rounds(trials)
+            block_s, round_s = self._round(trials)
+            rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(self._left_s() / round_s)))
             found = in_turn(probes, found, self._batches, rounds, block_s, self._report)
             found = [end(probe, one) for probe, one in zip(probes, found, strict=True)]
         default = found[trials.index(self._default)]
@@ -288,25 +289,24 @@ class _Tuning:
                 trial = ordered[place].trial
                 if trial not in chosen and len(chosen) < FINALISTS:
                     chosen.append(trial)
-        while len(chosen) > 2 and self._final_s(chosen) > self._options.budget_s - self._elapsed_s():
+        while len(chosen) > 2 and self._least_s(chosen) > self._left_s():
             chosen.pop()
         return chosen
 
-    def _final_s(self, trials: Sequence[Trial]) -> float:
-        """Return how long the finals of these take, loading them included."""
+    def _least_s(self, trials: Sequence[Trial]) -> float:
+        """Return how long the shortest finals of these take, loading them included."""
         loads = [self._results[trial].measured for trial in trials]
-        return self._rounds(trials)[2] + math.fsum(one.load_s + one.first_run_s for one in loads)
+        return LEAST_ROUNDS * self._round(trials)[1] + math.fsum(one.load_s + one.first_run_s for one in loads)
 
-    def _rounds(self, trials: Sequence[Trial]) -> tuple[int, float, float]:
-        """Return how many rounds fit into what is left, how long a block of one size of batch is, and all of it."""
-        left_s = max(0.0, self._options.budget_s - self._elapsed_s())
+    def _round(self, trials: Sequence[Trial]) -> tuple[float, float]:
+        """Return how long a block of one size of batch may be, and how long a round of all then takes.
+
+        Many short blocks rather than a few long ones: it is rounds that tell a difference from noise.
+        """
         blocks = len(trials) * len(self._batches)
-        # Many short blocks rather than a few long ones: it is rounds that tell a difference from noise.
-        block_s = min(0.25, max(0.02, left_s / blocks / WANTED_ROUNDS))
+        block_s = min(0.25, max(0.02, self._left_s() / blocks / WANTED_ROUNDS))
         medians = [self._results[trial].seconds(rows, Objective()) for trial in trials for rows in self._batches]
-        typical = [block_s + 2 * median if median < block_s else median for median in medians]
-        rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(left_s / math.fsum(typical))))
-        return rounds, block_s, rounds * math.fsum(typical)
+        return block_s, math.fsum(block_s + 2 * one if one < block_s else one for one in medians)
 
     # -- words ----------------------------------------------------------------------------------------------------
 
@@ -333,7 +333,10 @@ class _Tuning:
         return f"; about {screening + (1 - SCREENING) * self._options.budget_s:.0f} s left"
 
     def _left(self) -> str:
-        return f"; about {max(0.0, self._options.budget_s - self._elapsed_s()):.0f} s left"
+        return f"; about {self._left_s():.0f} s left"
+
+    def _left_s(self) -> float:
+        return max(0.0, self._options.budget_s - self._elapsed_s())
 
     def _tell(self, result: Result) -> None:
         if not result.ok:
