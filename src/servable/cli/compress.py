@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report = verbs.add_parser("report", help="every way, on a small network and pictures made here", allow_abbrev=False)
     report.add_argument("--out", type=Path, metavar="FILE", help="write the page (Markdown) there too")
     report.add_argument("--keep", type=Path, metavar="DIR", help="keep the models there")
-    report.add_argument("--rows", type=int, default=4000, metavar="N", help="pictures; default: %(default)s")
+    report.add_argument("--rows", type=int, default=2400, metavar="N", help="pictures; default: %(default)s")
     report.add_argument("--epochs", type=int, default=6, metavar="N", help="of each training; default: %(default)s")
     report.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     add_output_arguments(report)
@@ -110,7 +110,7 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="accuracy that may be lost, as a share; default: %(default)s",
     )
     group = parser.add_argument_group("training (with --data; torch)")
-    group.add_argument("--epochs", type=int, metavar="N", help="default: 8")
+    group.add_argument("--epochs", type=int, metavar="N", help="0: data only judges; default: 8")
     group.add_argument("--rate", type=float, metavar="X", help="highest learning rate; default: 0.001")
     group.add_argument("--batch", type=int, metavar="N", help="rows of a step; default: 64")
     group.add_argument("--seed", type=int, metavar="N", help="default: 0")
@@ -176,8 +176,10 @@ def _student(path: Path) -> Artifact:
 def _training_of(arguments: argparse.Namespace) -> dict[str, Any]:
     asked = {name: getattr(arguments, name) for name in ("epochs", "rate", "batch", "seed")}
     for name, value in asked.items():
-        if value is not None and value <= 0 and name != "seed":
-            raise failed_precondition(f"--{name} is above 0, not {value}")
+        if value is not None and (value < 0 or (value == 0 and name in {"rate", "batch"})):
+            raise failed_precondition(
+                f"--{name} is {'0 or more' if name in {'epochs', 'seed'} else 'above 0'}, not {value}"
+            )
     return {name: value for name, value in asked.items() if value is not None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +42,7 @@ def prune(source: Artifact, target: Path, task: Task) -> Facts:
     facts: Facts = {}
     if rows is not None:
         fall = _Fall(before, sparsity)
-        facts = _train(graph, rows, task, teacher=Graph.read(source.path), constrain=fall)
+        facts = _train(graph, rows, task, teacher=Graph.read(source.path), constrain=fall, settled=_RAMP)
         masks = fall.masks
     for name, mask in masks.items():
         graph.set(name, graph.array(name) * mask)
@@ -82,6 +83,8 @@ def cluster(source: Artifact, target: Path, task: Task) -> Facts:
         for name, places in zeros.items():
             weights[name][places] = 0
 
+    # A value is moved for all of its weights at once: small steps go far.
+    task = replace(task, options={"rate": 1e-4, **task.options})
     facts = _train_if_asked(graph, source, task, keep_zeros)
     graph.save(target)
     return facts | _stored(graph, target) | {"values": values}
@@ -198,14 +201,16 @@ def _train_if_asked(graph: Graph, source: Artifact, task: Task, constrain: Const
     return {} if rows is None else _train(graph, rows, task, teacher=Graph.read(source.path), constrain=constrain)
 
 
-def _train(graph: Graph, rows: Rows, task: Task, *, teacher: Graph, constrain: Constrain | None = None) -> Facts:
+def _train(
+    graph: Graph, rows: Rows, task: Task, *, teacher: Graph, constrain: Constrain | None = None, settled: float = 0.0
+) -> Facts:
     from servable.forge.compress.training import course_of, train
 
     course = course_of(task.options)
     more = {} if constrain is None else {"constrain": constrain}
-    loss = train(graph, rows, course, teacher=teacher, report=task.report, **more)
+    loss = train(graph, rows, course, teacher=teacher, settled=settled, report=task.report, **more)
     learnt = "labels and the source's answers" if rows.labels is not None else "the source's answers"
-    return {"trained": f"{course.epochs} epochs of {len(rows)} rows, on {learnt}; last loss {loss:.4f}"}
+    return {"trained": f"{course.epochs} epochs of {len(rows)} rows, on {learnt}; loss {loss:.4f}"}
 
 
 def _count(graph: Graph) -> int:

@@ -23,6 +23,8 @@ HELD_OUT: Final = 0.25
 """Share of the data, its end, that nothing is trained on and everything is judged by."""
 LEAST_ROWS: Final = 8
 MAX_DROP: Final = 0.02
+LEARNT: Final = frozenset({"distill", "xnor", "xnor-signs"})
+"""Steps that are nothing without a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,13 @@ def compress(
 
     Without labels the share of rows whose top class changes takes accuracy's place; without data it is that of inputs
     that are made up. With data the result is trained on three quarters of the rows and judged by the last one. Raises
-    what ``perform`` raises.
+    what ``perform`` raises. With 0 ``epochs`` among the options data judges, and nothing is trained.
     """
     seen, held_out = (None, None) if data is None else apart(data)
+    if (options or {}).get("epochs") == 0:
+        seen = None
+    if step.name in LEARNT and seen is None:
+        raise failed_precondition(f"{step.name} is learnt, and needs data to learn from: --data FILE")
     if held_out is None:
         report(
             f"{step.name}: NO DATA WAS GIVEN. Nothing is trained, and the result is judged by inputs made up from the "

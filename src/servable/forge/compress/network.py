@@ -61,6 +61,16 @@ class Network:
                 values[node.output[0]] = _OPERATIONS[node.op_type](node, given)
         return values[self.output]
 
+    def state(self) -> dict[str, Tensor]:
+        """Return copies of all that a training changes."""
+        return {name: value.detach().clone() for name, value in {**self.fixed, **self.learnt}.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to a state."""
+        with torch.no_grad():
+            for name, value in {**self.fixed, **self.learnt}.items():
+                value.copy_(state[name])
+
     def write_back(self) -> None:
         """Give the graph what was learnt."""
         for name, value in self.learnt.items():

@@ -35,7 +35,7 @@ _PICTURES: Final = 11
 class Plan:
     """How much of it: pictures, epochs of each training, rounds of the measurement; ``keep`` is where models stay."""
 
-    rows: int = 4000
+    rows: int = 2400
     epochs: int = 6
     seed: int = 1
     rounds: int = 12

@@ -21,6 +21,10 @@ from servable.forge.compress.network import Network, Tensor
 Report = Callable[[str], None]
 _MANY = 1_000_000
 """From so many numbers a batch on, a second thread pays."""
+_FOLLOWED = 16
+"""So many steps take the statistics of normalization along; fewer would only leave them between old and new."""
+_LOOKED_AT = 1024
+_AT_ONCE = 64
 _SURE = 0.5
 """Share of the teacher in the loss where there are labels too."""
 
@@ -59,9 +63,14 @@ def train(
     *,
     teacher: Graph | None = None,
     constrain: Constrain = lambda _done, _weights: None,
+    settled: float = 0.0,
     report: Report = lambda _line: None,
 ) -> float:
-    """Train a graph in place and return its last mean loss. Without labels there has to be a ``teacher``."""
+    """Train a graph in place and return its loss. Without labels there has to be a ``teacher``.
+
+    What stays is the best state of those after an epoch, and of that before all: few rows can do harm. States before
+    the share ``settled`` of the training do not count.
+    """
     if rows.labels is None and teacher is None:
         raise failed_precondition("training needs labels (an array 'labels' in the data), or a teacher")
     torch.manual_seed(course.seed)
@@ -71,36 +80,74 @@ def train(
     knows = None if teacher is None else Network(teacher, head_of(teacher)[0])
     optimizer = torch.optim.Adam(network.learnt.values(), lr=course.rate)
     steps = max(1, -(-len(rows) // course.batch))
-    plan = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, course.rate, total_steps=course.epochs * steps + 1, pct_start=0.15
-    )
-    loss_of = _Loss(activation, course.temperature)
+    total = course.epochs * steps
+    plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, course.rate, total_steps=total + 1, pct_start=0.15)
+    lesson = _Lesson(rows, network, knows, _Loss(activation, course.temperature))
     rng = np.random.default_rng(course.seed)
-    began, mean, done = time.monotonic(), 0.0, 0
+    best = _Best(network, lesson, len(rows))
+    if settled == 0:
+        best.look()
+    began, done = time.monotonic(), 0
     for epoch in range(course.epochs):
         losses = []
         for places in np.array_split(rng.permutation(len(rows)), steps):
-            inputs = {name: torch.from_numpy(array[places]) for name, array in rows.inputs.items()}
-            taught = None
-            if knows is not None:
-                with torch.no_grad():
-                    taught = knows(inputs)
-            labels = None if rows.labels is None else torch.from_numpy(rows.labels[places].astype(np.int64))
-            loss = loss_of(network(inputs, learning=True), labels, taught)
+            loss = lesson.loss(places, learning=total >= _FOLLOWED)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             plan.step()
             done += 1
             with torch.no_grad():
-                constrain(done / (course.epochs * steps), network.learnt)
+                constrain(done / total, network.learnt)
             losses.append(float(loss.detach()))
         mean = float(np.mean(losses))
         if not np.isfinite(mean):
             raise internal(f"the training ran off (loss {mean}); a smaller --rate may do")
+        if done / total >= settled:
+            best.look()
         report(f"epoch {epoch + 1} of {course.epochs}: loss {mean:.4f}, {time.monotonic() - began:.0f} s")
+    network.restore(best.state)
     network.write_back()
-    return mean
+    return best.loss
+
+
+class _Lesson:
+    """Rows, who learns, who teaches if anybody does, and how wrong an answer is."""
+
+    def __init__(self, rows: Rows, network: Network, teacher: Network | None, loss: _Loss) -> None:
+        self._rows = rows
+        self._network = network
+        self._teacher = teacher
+        self._loss = loss
+
+    def loss(self, places: Array, *, learning: bool) -> Tensor:
+        inputs = {name: torch.from_numpy(array[places]) for name, array in self._rows.inputs.items()}
+        taught = None
+        if self._teacher is not None:
+            with torch.no_grad():
+                taught = self._teacher(inputs)
+        labels = self._rows.labels
+        known = None if labels is None else torch.from_numpy(labels[places].astype(np.int64))
+        return self._loss(self._network(inputs, learning=learning), known, taught)
+
+
+class _Best:
+    """The best state that was seen, by rows that are learnt from, as the network answers when it is served."""
+
+    def __init__(self, network: Network, lesson: _Lesson, rows: int) -> None:
+        self._network = network
+        self._lesson = lesson
+        self._places = np.array_split(np.arange(rows)[:_LOOKED_AT], -(-min(rows, _LOOKED_AT) // _AT_ONCE))
+        self.loss = float("inf")
+        self.state = network.state()
+
+    def look(self) -> None:
+        """Compare the network as it is now with the best so far."""
+        with torch.no_grad():
+            losses = [float(self._lesson.loss(places, learning=False)) for places in self._places]
+        loss = float(np.average(losses, weights=[len(places) for places in self._places]))
+        if loss <= self.loss or not np.isfinite(self.loss):
+            self.loss, self.state = loss, self._network.state()
 
 
 def _threads(rows: Rows, batch: int) -> int:
