@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,33 @@ def test_pickles_are_refused_with_a_way_on_and_never_loaded(built: Path, tmp_pat
     with pytest.raises(ServingError, match=r"is a pickle \(torch\.save\).*save the module with its graph") as failure:
         load(choose(artifact), artifact, EngineOptions())
     assert failure.value.code is Code.FAILED_PRECONDITION
+
+
+class Burglar:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self._trace,)
+
+
+@needs_torch
+def test_a_pickle_inside_an_archive_is_not_followed(built: Path, tmp_path: Path) -> None:
+    path, trace = tmp_path / "model.pt2", tmp_path / "trace"
+    with zipfile.ZipFile(built / "structures.pt2") as honest, zipfile.ZipFile(path, "w") as archive:
+        for entry in honest.infolist():
+            is_inputs = "sample_inputs" in entry.filename
+            archive.writestr(entry.filename, pickle.dumps(Burglar(trace)) if is_inputs else honest.read(entry))
+    pickle.loads(pickle.dumps(Burglar(trace)))
+    assert trace.exists()
+    trace.unlink()
+    artifact = artifact_of_file(path)
+    with pytest.raises(ServingError, match="holds a pickle of more than tensors, which could run anything") as failure:
+        load(choose(artifact), artifact, EngineOptions(allow_python=True))
+    assert failure.value.code is Code.FAILED_PRECONDITION
+    assert not trace.exists()
 
 
 @needs_torch

@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ class TorchEngine(Engine):
         except ServingError:
             raise
         except Exception as error:
-            raise failed_precondition(f"torch cannot load {artifact.path}: {useful(error)}") from error
+            raise failed_precondition(_why_not(error, artifact.path)) from error
         check_servable(program.fits, artifact.path)
         _check_held(program.fits)
         return TorchModel(torch, program, options.precision)
@@ -156,6 +157,15 @@ def _check_held(fits: Mapping[str, Fitted]) -> None:
         for spec in (*fit.signature.inputs.values(), *fit.signature.outputs.values()):
             if not holds(spec.dtype):
                 raise failed_precondition(f"torch has no tensors of type {spec.dtype} ({spec.name!r})")
+
+
+def _why_not(error: Exception, path: Path) -> str:
+    if "weights only load failed" in str(error).lower():  # PyTorch goes on to say how to load it nevertheless
+        return (
+            f"{path} holds a pickle of more than tensors, which could run anything when it is loaded; export the "
+            "module again, with tensors alone as its example inputs and constants"
+        )
+    return f"torch cannot load {path}: {useful(error)}"
 
 
 _MEMORY = re.compile(r"allocate memory|bad_alloc|out of memory|storage size", re.IGNORECASE)
