@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from servable.core.errors import Code, ServingError
@@ -82,6 +85,20 @@ def test_weights_are_those_of_the_network(name: str, numbers: int) -> None:
     found = read(name)
     assert weights(found) == numbers
     assert sum(parameter.size_bytes for parameter in found.parameters().values()) == 4 * numbers
+
+
+def test_what_training_keeps_is_no_parameter(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "trained.keras"
+    with zipfile.ZipFile(MODELS / "pictures.keras") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = io.BytesIO(old.read(name))
+            if name == "model.weights.h5":
+                with h5py.File(data, "a") as file:
+                    file["layers/dropout/seed_generator/vars/0"] = np.zeros(2, np.uint32)
+                    file["optimizer/vars/1"] = np.zeros(500, np.float32)
+            new.writestr(name, data.getvalue())
+    assert weights(inspect(Artifact("keras", path))) == PICTURE_WEIGHTS
 
 
 @needs["ai_edge_litert"]
