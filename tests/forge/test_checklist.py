@@ -102,6 +102,7 @@ def test_what_shows_a_part(tmp_path: Path, name: str, text: str | bytes, part: s
         (".venv/pyvenv.cfg", "home = /usr"),
         ("node_modules/a/Dockerfile", "FROM x"),
         ("board.json", '{"panels": []}'),
+        ("tool.py", '"""To try it:\n\nservable serve m --workers 2\n"""\n# servable bench URL --rate 5\nx = 1\n'),
     ],
 )
 def test_what_shows_nothing(tmp_path: Path, name: str, text: str) -> None:

@@ -24,6 +24,8 @@ _TEXTS: Final = frozenset(
     {".md", ".rst", ".txt", ".toml", ".yml", ".yaml", ".json", ".py", ".ipynb", ".sh", ".cfg", ".ini", ".pbtxt",
      ".config", ".conf", ".service", ".tf", ".mk"}
 )  # fmt: skip
+_SAID: Final = re.compile(r'"""(?s:.*?)"""|#[^\n]*')
+"""Docstrings and comments of Python: what they mention is not done by being mentioned."""
 _TEXT_NAMES: Final = ("Dockerfile*", "*.Dockerfile", "Makefile", "Jenkinsfile", "Justfile", "Procfile", "run")
 
 
@@ -97,9 +99,12 @@ def _text(path: Path, room: int) -> str | None:
         return None
     try:
         size = path.stat().st_size
-        return path.read_text(errors="replace") if path.is_file() and size <= min(MOST_TEXT, room) else None
+        if not path.is_file() or size > min(MOST_TEXT, room):
+            return None
+        text = path.read_text(errors="replace")
     except OSError:
         return None
+    return _SAID.sub("", text) if path.suffix == ".py" else text
 
 
 def _fits(file: str, pattern: str) -> bool:
