@@ -104,9 +104,11 @@ def test_a_graph_with_variables_is_not_frozen(loaded: Load) -> None:
 def test_a_graph_that_takes_nothing_says_what_to_write(tmp_path: Path) -> None:
     imported = SimpleNamespace(get_operations=list)
     with pytest.raises(
-        ServingError, match=r"has no placeholder.*say so in .*\[signatures\.serving_default\.inputs\.x\]"
+        ServingError, match=r"has no placeholder.*: say so in .*: signatures\.serving_default\.inputs\.x = {"
     ):
         frozen_graph.signatures(imported, tmp_path / "graph.pb", None)
+    with pytest.raises(ServingError, match=rf"call it graph\.pb and say so in {tmp_path}/servable\.toml"):
+        frozen_graph.signatures(imported, tmp_path / "mine.pb", None)
 
 
 def test_a_graph_cut_off_anywhere_is_not_complete(tmp_path: Path) -> None:

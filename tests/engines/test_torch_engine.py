@@ -140,7 +140,7 @@ def test_arguments_and_outputs_are_found_by_node_and_inputs_stay_the_clients(loa
 
 @needs_torch
 def test_torchscript_without_settings_says_what_to_write(loaded: Load) -> None:
-    problem = r"is TorchScript, which does not say .*\[signatures\.serving_default\.inputs\.x\] dtype = "
+    problem = r"is TorchScript, which does not say .*line each: signatures\.serving_default\.inputs\.x = { dtype = "
     with pytest.raises(ServingError, match=problem) as failure:
         loaded("linear.pt")
     assert failure.value.code is Code.FAILED_PRECONDITION

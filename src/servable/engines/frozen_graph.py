@@ -15,7 +15,6 @@ from google.protobuf.message import DecodeError
 
 from servable.core.errors import Code, ServingError, failed_precondition, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
-from servable.engines.artifact import SETTINGS_FILE
 from servable.engines.fitting import check_like
 from servable.engines.graph import edge
 from servable.engines.signature_settings import read_signature_settings, to_write
@@ -90,7 +89,7 @@ def signatures(graph: Any, path: Path, settings: Path | None) -> dict[str, Signa
         names = {"inputs": list(inputs) or ["x"], "outputs": list(outputs) or ["y"]}
         raise failed_precondition(
             f"{path} {lack}, by which its signature could be told: "
-            f"{to_write(settings or path.with_name(SETTINGS_FILE), names)}; node says which tensor of the graph it is"
+            f"{to_write(path, names)}; node says which tensor of the graph it is"
         )
     return {DEFAULT_SIGNATURE: Signature(DEFAULT_SIGNATURE, _specs(inputs), _specs(outputs))}
 

@@ -29,6 +29,7 @@ from typing import Any, Final
 from servable.core.errors import failed_precondition
 from servable.core.signatures import DEFAULT_SIGNATURE, PREDICT_METHOD, Shape, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME
+from servable.engines.artifact import FILES, SETTINGS_FILE
 from servable.engines.version_settings import SIGNATURES, check_keys, read_version_settings, table, text, wrong
 
 _SIGNATURE_KEYS: Final = frozenset({"inputs", "outputs", "method_name"})
@@ -88,17 +89,20 @@ def as_toml(signatures: Mapping[str, Signature]) -> Iterator[str]:
                 first = False
 
 
-def to_write(path: Path, names: Mapping[str, list[str]]) -> str:
-    """Return what a person is to write into a file, for tensors of which the artifact tells no more than names.
+def to_write(artifact: Path, names: Mapping[str, list[str]]) -> str:
+    """Return what a person is to write beside an artifact that tells no more of its tensors than names.
 
     ``names`` has the keys ``inputs`` and ``outputs``.
     """
-    tables = ", ".join(
-        f'[{SIGNATURES}.{DEFAULT_SIGNATURE}.{role}.{_key(name)}] dtype = "float32" shape = [-1, 8]'
+    lines = "; ".join(
+        f'{SIGNATURES}.{DEFAULT_SIGNATURE}.{role}.{_key(name)} = {{ dtype = "float32", shape = [-1, 8] }}'
         for role in ("inputs", "outputs")
         for name in names[role]
     )
-    return f"say so in {path}, for example: {tables} (the types and shapes that it has; -1 is a free dimension)"
+    suffix = artifact.suffix
+    called = "" if artifact.name in FILES else f"call it {next(name for name in FILES if name.endswith(suffix))} and "
+    place = artifact.with_name(SETTINGS_FILE)
+    return f"{called}say so in {place}, a line each: {lines} (with the types and shapes that it has; -1 is free)"
 
 
 def _signature(name: str, found: Any, where: str) -> Signature:

@@ -11,7 +11,6 @@ from typing import Any
 from servable.core.errors import failed_precondition, unimplemented
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import dtype_named
-from servable.engines.artifact import SETTINGS_FILE
 from servable.engines.fitting import Fitted, fitted, match
 from servable.engines.signature_settings import read_signature_settings, to_write
 from servable.engines.torch_tensors import dtype_of
@@ -44,10 +43,12 @@ def load_script(torch: Any, path: Path, settings: Path | None) -> Program:
     by_name = _takes_names(_arguments(schema))
     stated = {} if settings is None else read_signature_settings(settings)
     if not stated:
-        names = ["x"] if by_name else [each.name for each in _arguments(schema) if not each.has_default_value()]
+        arguments = _arguments(schema)
+        needed = [each.name for each in arguments if not each.has_default_value()]
+        names = ["x"] if by_name else needed or [each.name for each in arguments]
         raise failed_precondition(
             f"{path} is TorchScript, which does not say of which types and shapes its tensors are: "
-            + to_write(settings or path.with_name(SETTINGS_FILE), {"inputs": names, "outputs": [OUTPUT.format(0)]})
+            + to_write(path, {"inputs": names, "outputs": [OUTPUT.format(0)]})
         )
     fits = {name: _fit_script(each, schema, f"{settings}: signatures.{name}") for name, each in stated.items()}
 
