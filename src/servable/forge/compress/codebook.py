@@ -30,8 +30,6 @@ def share_values(weights: Array, clusters: int) -> tuple[Array, Array]:
         values = np.unique(np.append(values, 0.0))
     book = np.unique(values.astype(np.float32))
     indices = _nearest(flat, book)
-    if pruned:
-        indices[zeros] = int(np.searchsorted(book, 0.0))
     return book, indices.astype(np.uint8).reshape(weights.shape)
 
 

@@ -22,6 +22,8 @@ class PackedNetwork:
     """Runs a ``network.npz``. With ``packed`` off, binary layers multiply floats of +1 and -1: the same numbers."""
 
     def __init__(self, path: Path, *, packed: bool = True) -> None:
+        if packed and not hasattr(np, "bitwise_count"):
+            raise RuntimeError(f"counting bits needs numpy 2, and this is {np.__version__}")
         with np.load(path, allow_pickle=False) as stored:
             self._constants: dict[str, Array] = {
                 name.removeprefix("constant/"): stored[name] for name in stored.files if name.startswith("constant/")
