@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(one.name for one in SUBJECTS))
     parser.add_argument("--quick", action="store_true", help="one model, two steps: to see that it works")
-    parser.add_argument("--minutes", type=float, default=12.0, help="after so many, what is left is a gap")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of measuring; what is left then is a gap")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="artifacts, found again by the next run")
     parser.add_argument("--out", type=Path, default=REPORTS / "forge_matrix.md")
     arguments = parser.parse_args()
@@ -138,10 +138,13 @@ def main() -> None:
         one for one in (QUICK if arguments.quick else SUBJECTS) if one.name in arguments.models or not arguments.models
     ]
     with tempfile.TemporaryDirectory(prefix="servable-") as folder:
-        for place, subject in enumerate(subjects, 1):
+        root = arguments.keep or Path(folder)
+        sources = [built(subject, root) for subject in subjects]
+        measuring = time.monotonic()
+        for place, (subject, source) in enumerate(zip(subjects, sources, strict=True), 1):
             # What one model leaves over of its share, the next ones have.
-            matrix.ends = began + 60 * arguments.minutes * place / len(subjects)
-            measure(subject, arguments.keep or Path(folder), matrix)
+            matrix.ends = measuring + 60 * arguments.minutes * place / len(subjects)
+            measure(subject, source, root, matrix)
     document = {
         "schema": "servable.forge_matrix/1",
         "command": ["python", "-m", "bench.forge_matrix", *sys.argv[1:]],
@@ -155,10 +158,8 @@ def main() -> None:
     say(f"written: {arguments.out}")
 
 
-def measure(subject: Subject, root: Path, matrix: Matrix) -> None:
+def measure(subject: Subject, source: Artifact, root: Path, matrix: Matrix) -> None:
     """Do all steps with one model, and run what they make in every engine."""
-    say(f"{subject.name}: building")
-    source = built(subject, root)
     samples = samples_of(subject)
     timing = Timing(subject.batches, budget_s=subject.seconds)
     plan = Plan(source, root / "made" / subject.name, subject.steps, timing, lambda _: samples)
@@ -228,6 +229,7 @@ def built(subject: Subject, root: Path) -> Artifact:
     """Build a model of the zoo, in a process of its own: TensorFlow would stay in this one."""
     path = root / "zoo" / subject.kind / subject.name / "1"
     if not path.exists():
+        say(f"{subject.name}: building")
         words = ["example", "build", subject.name, "--format", subject.kind, "--out", str(path.parent.parent)]
         command = [sys.executable, "-m", "servable", *words]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -254,11 +256,12 @@ def page(rows: Sequence[Entry], subjects: Sequence[Subject], seconds: float, con
         blocks: list[Any] = [table_of(subject, [row for row in mine if row.figures is not None])]
         gaps = [row for row in mine if row.reason]
         if gaps:
-            columns = (Column("step"), Column("from"), Column("engine"), Column("why not"))
-            blocks += [
-                Paragraph("Gaps:"),
-                Table(columns, [(row.step, row.source, row.engine, short(row.reason)) for row in gaps]),
-            ]
+            alike: dict[str, list[str]] = {}
+            for row in gaps:
+                where = f"{row.step} in {row.engine}" if row.engine else row.step
+                alike.setdefault(short(row.reason), []).append(where)
+            rows_of_gaps = [(", ".join(dict.fromkeys(found)), reason) for reason, found in alike.items()]
+            blocks += [Paragraph("Gaps:"), Table((Column("what"), Column("why not")), rows_of_gaps)]
         sections.append(Section(subject.name, blocks, note_of(subject)))
     facts = Facts(
         [
