@@ -161,7 +161,10 @@ def report(model: str, forms: Sequence[Form], repeats: int, steal: int) -> str:
     holds = dynamic.wall / best.wall >= ENOUGH and dynamic.cpu / best.cpu >= ENOUGH
     lines += ["", _verdict(best, dynamic, holds=holds), ""]
     command = f"python -m bench.load_forms --model {model} --repeats {repeats}"
-    noise = f"CPU time stolen during the run: {steal} ticks. Load average: {os.getloadavg()[0]:.1f}."
+    busy = os.getloadavg()[0]
+    noise = f"CPU time stolen during the run: {steal} ticks. Load average: {busy:.1f}."
+    if busy > 2 * (os.cpu_count() or 1):
+        noise += " Other work ran beside it, which lengthens every wall time: CPU time and the ratios tell more."
     return "\n".join([*lines, f"Command: `{command}`. Medians. {conditions()} {noise}", ""])
 
 
