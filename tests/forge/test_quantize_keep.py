@@ -45,6 +45,12 @@ def test_the_layers_that_hurt_most_are_kept_and_no_more() -> None:
     assert network.calls == kept.evaluations <= 32
 
 
+@pytest.mark.parametrize("needed", [1, 2, 3, 5, 6, 7])
+def test_not_one_layer_too_many_is_kept(needed: int) -> None:
+    network = Network({name: 0.1 for name in LAYERS[:needed]})
+    assert hold_drop(LAYERS, 0.95, 0.05, network.score, network.error).layers == tuple(LAYERS[:needed])
+
+
 def test_neighbours_are_one_group_where_there_are_more_layers_than_evaluations() -> None:
     layers = [f"layer{number}" for number in range(100)]
     asked: list[Layers] = []
