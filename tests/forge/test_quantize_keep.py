@@ -47,7 +47,7 @@ def test_the_layers_that_hurt_most_are_kept_and_no_more() -> None:
 
 @pytest.mark.parametrize("needed", [1, 2, 3, 5, 6, 7])
 def test_not_one_layer_too_many_is_kept(needed: int) -> None:
-    network = Network({name: 0.1 for name in LAYERS[:needed]})
+    network = Network(dict.fromkeys(LAYERS[:needed], 0.1))
     assert hold_drop(LAYERS, 0.95, 0.05, network.score, network.error).layers == tuple(LAYERS[:needed])
 
 
