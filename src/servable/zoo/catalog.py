@@ -157,7 +157,7 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
             ),
             _fitted(
                 "simple_cnn_fitted",
-                "simple_cnn whose last layer is fitted to tell ten patterns apart in pictures of 224 x 224",
+                "simple_cnn whose last layer is fitted to tell five patterns apart in pictures of 224 x 224",
                 "output",
             ),
             _example(

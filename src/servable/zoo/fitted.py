@@ -78,10 +78,10 @@ COURSES: Mapping[str, Course] = MappingProxyType(
             head="head",
             size=plans.SIMPLE_SIZE,
             brightest=1,
-            classes=10,
-            pictures=1000,
-            held_out=300,
-            decay=1e-3,
+            classes=5,
+            pictures=600,
+            held_out=200,
+            decay=0.1,
         ),
     }
 )
