@@ -80,8 +80,23 @@ class _Conversions:
 
     def others(self) -> None:
         """Functions, and code."""
+        self.normalized()
         self.functions()
         self.code()
+
+    def normalized(self) -> None:
+        """Convolutions with and without a bias, each with fused normalization, which Grappler alone would leave."""
+        import tensorflow as tf
+
+        live = live_model(normalized(tf), Naming())
+        self.answered("normalized", live)
+        folder = self.target("normalized-saved_model")
+        live.write("saved_model", folder, Task())
+        self.run("normalized-graph_def", convert_saved_model.to_graph_def, Artifact("saved_model", folder))
+        frozen = Artifact("graph_def", self.root / "normalized-graph_def" / "graph.pb")
+        self.run("normalized-folded", fold_graph.fold, frozen)
+        folded = Artifact("graph_def", self.root / "normalized-folded" / "graph.pb")
+        self.run("normalized-onnx", convert_files.to_onnx, folded)
 
     def functions(self) -> None:
         """Modules with two signatures, and with what only TensorFlow can do."""
@@ -196,6 +211,26 @@ def lstm() -> Any:
             layers.Dense(3, name="probs"),
         ]
     )
+
+
+def normalized(tf: Any) -> Any:
+    """Return two convolutions with fused batch normalization, the second one with a bias and depthwise."""
+    rng = np.random.default_rng(4)
+
+    def norm(maps: Any) -> Any:
+        gamma, beta, mean, variance = (rng.uniform(0.5, 1.5, 4).astype(np.float32) for _ in range(4))
+        return tf.compat.v1.nn.fused_batch_norm(maps, gamma, beta, mean, variance, 1e-3, is_training=False)[0]
+
+    def draw(*shape: int) -> Any:
+        return tf.constant(rng.normal(size=shape).astype(np.float32))
+
+    def call(x: Any) -> dict[str, Any]:
+        maps = tf.nn.relu(norm(tf.nn.conv2d(x, draw(3, 3, 2, 4), strides=1, padding="SAME")))
+        deep = tf.nn.depthwise_conv2d(maps, draw(3, 3, 4, 1), strides=[1, 1, 1, 1], padding="VALID")
+        return {"maps": norm(tf.nn.bias_add(deep, draw(4)))}
+
+    function = tf.function(call, input_signature=[tf.TensorSpec([None, 6, 6, 2], tf.float32, name="x")])
+    return function.get_concrete_function()
 
 
 def two_signatures(tf: Any) -> Any:

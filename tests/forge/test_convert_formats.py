@@ -133,6 +133,13 @@ class TestTensorFlow:
         assert facts["nodes_after"] < facts["nodes_before"] / 2
         assert facts["changed"]["Rsqrt"] == "-1"
 
+    def test_fused_normalization_is_folded_too(self, others: Made) -> None:
+        root, facts = others
+        folded = facts["normalized-folded"]
+        assert folded["batch_norms_folded"] == 2
+        assert folded["changed"]["FusedBatchNormV3"] == "-2"
+        check(root, "normalized-onnx", "normalized")
+
     def test_freezing_says_how_many_variables_became_constants(self, network: Made) -> None:
         facts = network[1]["cnn-saved_model-graph_def"]
         assert facts["variables"] == 7

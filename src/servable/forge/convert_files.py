@@ -97,11 +97,8 @@ def read_graph(path: Path) -> Any:
 def forget_signatures(target: Path) -> None:
     """Take a source's signatures out of the ``servable.toml`` that came along, beside a format that holds its own."""
     settings = target / SETTINGS_FILE
-    if not settings.is_file():
-        return
-    write_signature_settings(settings, {})
-    if not settings.read_text().strip():
-        settings.unlink()
+    if settings.is_file():
+        write_signature_settings(settings, {})  # which leaves no empty file
 
 
 def _with_ports(signature: Signature) -> Signature:
