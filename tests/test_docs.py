@@ -92,7 +92,7 @@ def known_flags() -> frozenset[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_flags_in_prose_exist(path: Path) -> None:
-    for flag in re.findall(r"`(--[a-z_-]+)[^`]*`", path.read_text()):
+    for flag in re.findall(r"`(--[a-z][a-z0-9_-]*)[^`]*`", path.read_text()):
         assert flag in known_flags(), f"{flag} is no flag"
 
 

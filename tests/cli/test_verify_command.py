@@ -39,7 +39,7 @@ def test_another_model_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_tolerances_and_data(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "tokens.npz"
-    np.savez(data, **catalog.sample_inputs("text_cnn_small", 40, seed=3))
+    np.savez(data, **catalog.sample_inputs("text_cnn_small", 40, seed=3))  # type: ignore[arg-type]
     words = ["verify", str(folder / "one"), str(folder / "other"), "--data", str(data)]
     assert main([*words, "--rtol", "100", "--atol", "1"]) == DONE
     assert main([*words, "--precision", "half"]) == FAILED

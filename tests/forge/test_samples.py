@@ -34,7 +34,7 @@ def test_made_up_rows_are_seeded_and_fit_the_signature() -> None:
 
 
 def test_rows_of_a_file_with_labels(tmp_path: Path) -> None:
-    np.savez(tmp_path / "data.npz", labels=np.array([0, 1, 1, 0]), **ROWS)
+    np.savez(tmp_path / "data.npz", labels=np.array([0, 1, 1, 0]), **ROWS)  # type: ignore[arg-type]
     found = from_file(tmp_path / "data.npz", SIGNATURE, 3)
     assert len(found) == 3
     assert not found.made_up
@@ -55,7 +55,7 @@ def test_rows_of_a_file_with_labels(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_does_not_fit(tmp_path: Path, content: dict[str, np.ndarray], text: str) -> None:
-    np.savez(tmp_path / "data.npz", **content)
+    np.savez(tmp_path / "data.npz", **content)  # type: ignore[arg-type]
     with pytest.raises(ServingError, match=text):
         from_file(tmp_path / "data.npz", SIGNATURE)
 

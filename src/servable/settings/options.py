@@ -105,7 +105,7 @@ class ServeOptions:
     engine: str = _option("", "engine for every model instead of the one that correctness chooses", metavar="NAME")
     plan: str = _option(
         "auto",
-        "follow a plan of servable tune: the one that the cache has for a model on this machine, none, or that of a file",
+        "follow a plan of servable tune: the one that the cache has for a model here, none, or that of a file",
         metavar="auto|off|FILE",
         is_path=True,
     )
