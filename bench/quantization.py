@@ -8,6 +8,7 @@ with all others of the model, forwards and backwards.
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def _make(row: Row, wish: Wish, source: Artifact, data: Samples, out: Path) -> N
         row.reason = error.verdict.faults[0]
         row.agreement = error.verdict.agreement
     except ServingError as error:
-        row.reason = error.message.replace(str(source.path), "it")
+        row.reason = re.sub(r"/\S+/(\S*)", r"\1", error.message)[:200]
     else:
         row.artifact = done.outcome.artifact
         floats = [one.relative for one in done.outcome.verdict.differences if one.cosine is not None]

@@ -39,7 +39,7 @@ def test_it_prints_what_it_made(
     assert f"calibrated with: {data}" in said.out
     assert "the same top class as the source:" in said.out
     assert "accuracy: " in said.out
-    assert "verified: yes (cosine >= 0.99, the same top class for >= 50 % of rows)" in said.out
+    assert "verified: yes (cosine >= 0.98, the same top class for >= 50 % of rows)" in said.out
     assert "comparing with the source" in said.err
     assert (tmp_path / "out" / "1" / "model.onnx").exists()
 

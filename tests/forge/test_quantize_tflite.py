@@ -76,6 +76,12 @@ def test_a_recurrent_model_gets_a_fixed_batch_and_takes_any(made: Made) -> None:
     assert np.abs(found - right).max() < 5e-2
 
 
+def test_a_recurrent_model_is_not_calibrated_to_death(made: Made, tmp_path: Path) -> None:
+    lstm = Artifact("saved_model", made["conv"][0].path.parent / "lstm")
+    with pytest.raises(ServingError, match=r"crashes as it calibrates a recurrent model; take --int8-weights"):
+        quantize_tflite.int8(lstm, tmp_path, Task())
+
+
 @pytest.mark.parametrize("options", [{"keep_float": ["Conv"]}, {"max_drop": 0.01}])
 def test_layers_cannot_be_kept_in_float(options: dict[str, Any], made: Made, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"cannot leave layers in float \(--.*--engine openvino"):

@@ -8,7 +8,7 @@ from typing import Final
 
 from servable.core.errors import failed_precondition, unimplemented
 from servable.forge.steps import Step
-from servable.forge.verify import Tolerance
+from servable.forge.verify import INT8, Tolerance
 
 METHODS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -29,7 +29,7 @@ TOOLCHAINS: Final = ("onnxruntime", "nncf")
 HALF: Final = Tolerance(rtol=None, atol=None, relative=2e-2, cosine=0.9999)
 BRAIN: Final = Tolerance(rtol=None, atol=None, relative=3e-2, cosine=0.999)
 WEIGHTS: Final = Tolerance(rtol=None, atol=None, cosine=0.99)
-INTEGERS: Final = Tolerance(rtol=None, atol=None, cosine=0.99)
+INTEGERS: Final = INT8
 
 _FORGE: Final = "servable[forge]"
 _ONNX: Final = MappingProxyType({"onnx": _FORGE, "onnxruntime": "servable"})

@@ -12,6 +12,7 @@ import numpy as np
 
 from servable.core.errors import unimplemented
 from servable.core.tensors import Array
+from servable.engines import savedmodel
 from servable.engines.base import Artifact
 from servable.forge import tensorflow_graphs as graphs
 from servable.forge.convert_saved_model import to_tflite
@@ -47,6 +48,11 @@ def int8_weights(source: Artifact, target: Path, task: Task) -> Facts:
 def int8(source: Artifact, target: Path, task: Task) -> Facts:
     """Compute one signature in int8; inputs and outputs stay floats. What has no such kernel stays in float."""
     signature = graphs.chosen_signature(source.path, task.options.get("signature") or None)
+    if not graphs.LOOPS.isdisjoint(savedmodel.read(source.path).operations(signature.name)):
+        raise unimplemented(
+            f"{source.path}: TensorFlow's converter crashes as it calibrates a recurrent model; take --int8-weights or "
+            "another engine: --engine openvino"
+        )
     rows = calibration_of(task, fixed_rows(signature), 1)
 
     def ranges() -> Iterator[tuple[str, dict[str, Array]]]:
