@@ -49,8 +49,6 @@ CASES = (
     Case("text_cnn_small", "saved_model"),
     Case("resnet50_fitted", "onnx", (1, 8), BF16),
     Case("text_cnn", "saved_model", (1, 8)),
-    Case("lstm_tokens", "onnx"),
-    Case("text_cnn_small", "onnx"),
 )
 
 
