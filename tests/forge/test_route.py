@@ -58,6 +58,10 @@ def test_what_failed_is_gone_round() -> None:
     round_about = names("squash", GIVEN, failed=(("given", "to-onnx"),))
     assert round_about is not None
     assert round_about[-1] == "squash-openvino"
+    model, openvino = Node("given", "onnx", exact=True), Node("openvino", "openvino", exact=True)
+    lost = (("openvino", "squash-openvino"), ("given", "squash-openvino"))
+    assert names("squash-openvino", model, openvino, failed=lost) is None, "nor by another conversion to the same"
+    assert names("squash", model, openvino, failed=lost) == ["given", "squash-onnx"]
     assert names("fold-onnx", Node("m", "tflite", exact=True)) is None
 
 

@@ -115,7 +115,7 @@ def _ways(
         following: list[tuple[str, tuple[Step, ...]]] = []
         for kind, before in reached:
             step = resolve(word, kind)
-            if step is not None and (before or (node.name, step.name) not in lost):
+            if step is not None and (node.name, step.name) not in lost:
                 ways.append((*before, step))
             for conversion in _conversions(kind, table):
                 fresh = conversion.writes not in seen and (before or (node.name, conversion.name) not in lost)
