@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_own_arguments(added)
     report = verbs.add_parser("report", help="every way, on a small network and pictures made here", allow_abbrev=False)
     report.add_argument("--out", type=Path, metavar="FILE", help="write the page (Markdown) there too")
-    report.add_argument("--keep", type=Path, metavar="DIR", help="keep the models there")
+    report.add_argument("--keep", type=Path, metavar="DIR", help="keep the models and pictures.npz there")
     report.add_argument("--rows", type=int, default=2400, metavar="N", help="pictures; default: %(default)s")
     report.add_argument("--epochs", type=int, default=6, metavar="N", help="of each training; default: %(default)s")
     report.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from servable.core.errors import ServingError
 from servable.engines.base import Artifact
 from servable.forge import arrays
@@ -102,6 +104,7 @@ def make(plan: Plan, report: Report = lambda _line: None) -> Found:
         check_step(replace(step, needs={**step.needs, **TRAINING}), Artifact("onnx", Path()))
     with _folder(plan.keep) as folder:
         inputs, labels = small_pictures(plan.rows, _PICTURES)
+        np.savez(folder / "pictures.npz", labels=labels, **inputs)  # type: ignore[arg-type]  # the stub knows no names
         data = Samples(inputs, "labelled pictures", labels=labels)
         report(f"training the base on {plan.rows} pictures")
         base = _train_base(folder, data, plan, report)
