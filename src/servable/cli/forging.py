@@ -148,7 +148,9 @@ def print_verdict(verdict: Verdict) -> None:
     print_table(columns, rows)
     for note in verdict.notes:
         sys.stdout.write(f"note: {note}\n")
-    sys.stdout.write(f"verified: {'yes' if verdict.ok else 'NO'} ({verdict.tolerance})\n")
+    reasons = {one.fault for one in verdict.differences}
+    judged = [fault for fault in verdict.faults if not any(reason and reason in fault for reason in reasons)]
+    sys.stdout.write(f"verified: {'yes' if verdict.ok else 'NO'} ({'; '.join(judged) or verdict.tolerance})\n")
 
 
 def write_json(document: Any) -> None:

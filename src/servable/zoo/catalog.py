@@ -133,7 +133,7 @@ CATALOG: Mapping[str, ExampleModel] = MappingProxyType(
             ),
             _fitted(
                 "resnet50_fitted",
-                "ResNet-50 whose last layer is fitted to tell five patterns apart: pixels [256, 256, 3] in either form",
+                "ResNet-50 whose last layer is fitted to tell four patterns apart: pixels [256, 256, 3] in either form",
                 "scores",
             ),
             ExampleModel(

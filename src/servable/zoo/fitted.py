@@ -65,10 +65,10 @@ COURSES: Mapping[str, Course] = MappingProxyType(
             head="dense_1",
             size=plans.RESNET_SIZE,
             brightest=255,
-            classes=5,
+            classes=4,
             pictures=300,
             held_out=150,
-            decay=0.05,
+            decay=0.3,
         ),
         "simple_cnn_fitted": Course(
             base="simple_cnn",
