@@ -25,9 +25,9 @@ from servable.engines.base import ENGINES, Artifact, engine_class
 from servable.engines.tuned_plan import Setting
 from servable.forge.appraisal import Figures, Timing, appraise
 from servable.forge.artifacts import find_source
-from servable.forge.optimize import Plan, optimize
-from servable.forge.optimized import Row, State
-from servable.forge.records import versions
+from servable.forge.pipeline.optimize import Plan, optimize
+from servable.forge.pipeline.optimized import Row, State
+from servable.forge.pipeline.records import versions
 from servable.forge.reference import Reference
 from servable.forge.samples import Samples
 from servable.forge.surroundings import surroundings

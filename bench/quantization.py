@@ -23,8 +23,8 @@ from servable.engines.base import Artifact
 from servable.engines.tuned_plan import Setting
 from servable.forge.artifacts import bytes_of, find_source
 from servable.forge.measure import Candidate, Measured, alternate, compared
-from servable.forge.quantize import Wish, quantize
-from servable.forge.quantize_steps import METHODS
+from servable.forge.quantization.quantize import Wish, quantize
+from servable.forge.quantization.steps import METHODS
 from servable.forge.samples import Samples
 from servable.forge.workshop import NotVerifiedError
 from servable.zoo import catalog

@@ -21,10 +21,10 @@ from servable.core.signatures import Signature
 from servable.engines.plan import find_artifact
 from servable.engines.tuned_plan import Plan
 from servable.forge.samples import Samples
-from servable.forge.tune import tune
-from servable.forge.tune_choice import parse_objective
-from servable.forge.tune_plan import plan_of
-from servable.forge.tuned import Tuned, TuneOptions
+from servable.forge.tuning.choice import parse_objective
+from servable.forge.tuning.plan import plan_of
+from servable.forge.tuning.tune import tune
+from servable.forge.tuning.tuned import Tuned, TuneOptions
 from servable.zoo import catalog
 
 ROWS = 64

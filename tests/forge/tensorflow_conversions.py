@@ -16,9 +16,13 @@ import numpy as np
 from servable.core.errors import ServingError
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact
-from servable.forge import arrays, convert_files, convert_live, convert_saved_model, fold_graph
+from servable.forge import arrays
 from servable.forge.artifacts import copy_companions
-from servable.forge.live import LiveModel, Naming, live_model
+from servable.forge.conversion import files as convert_files
+from servable.forge.conversion import fold_graph
+from servable.forge.conversion import live_sources as convert_live
+from servable.forge.conversion import saved_models as convert_saved_model
+from servable.forge.conversion.live import LiveModel, Naming, live_model
 from servable.forge.steps import Task
 
 Report = Callable[[str], None]

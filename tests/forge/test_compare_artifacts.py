@@ -15,9 +15,9 @@ from servable.cli import DONE, FAILED, main
 from servable.core.errors import ServingError
 from servable.forge import measure_model
 from servable.forge.appraisal import Timing
-from servable.forge.compare import compare_artifacts, names_of
-from servable.forge.compare_page import compared_report, size_table
-from servable.forge.runs import Runs, lines
+from servable.forge.comparison.compare import compare_artifacts, names_of
+from servable.forge.comparison.page import compared_report, size_table
+from servable.forge.comparison.runs import Runs, lines
 
 LINE = re.compile(r"min: (\d+\.\d{6}), mean: (\d+\.\d{6}), max: (\d+\.\d{6}) // (.+)")
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from servable.core.errors import ServingError
-from servable.forge import arrays, framework_forms
-from servable.forge.compare_page import frameworks_report, frameworks_table
-from servable.forge.framework_forms import MODEL
-from servable.forge.frameworks import FORMS, PARITY, Form, FormResult, Frameworks, compare_frameworks
-from servable.forge.runs import Runs
+from servable.forge import arrays
+from servable.forge.comparison import framework_forms
+from servable.forge.comparison.framework_forms import MODEL
+from servable.forge.comparison.frameworks import FORMS, PARITY, Form, FormResult, Frameworks, compare_frameworks
+from servable.forge.comparison.page import frameworks_report, frameworks_table
+from servable.forge.comparison.runs import Runs
 from servable.forge.worker import run_apart
 from servable.report.html import write_html
 from servable.zoo import catalog

@@ -14,8 +14,8 @@ from servable.core.errors import ServingError
 from servable.core.signatures import Signature
 from servable.engines.plan import find_artifact
 from servable.forge import arrays
-from servable.forge.convert_steps import KINDS, LIVE, STEPS, step_between
-from servable.forge.freeze_steps import fold_step
+from servable.forge.conversion.freeze_steps import fold_step
+from servable.forge.conversion.steps import KINDS, LIVE, STEPS, step_between
 from servable.forge.steps import steps
 from servable.forge.worker import run_apart
 from servable.forge.workshop import open_model

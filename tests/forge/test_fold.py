@@ -14,9 +14,9 @@ from servable.core.errors import Code, ServingError
 from servable.engines.base import Artifact
 from servable.engines.plan import find_artifact
 from servable.forge.artifacts import find_source
-from servable.forge.convert_steps import step_between
-from servable.forge.fold_graph import removed
-from servable.forge.freeze_steps import fold_step
+from servable.forge.conversion.fold_graph import removed
+from servable.forge.conversion.freeze_steps import fold_step
+from servable.forge.conversion.steps import step_between
 from servable.forge.workshop import open_model, perform
 from servable.zoo import catalog
 

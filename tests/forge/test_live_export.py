@@ -16,7 +16,7 @@ from servable.core.errors import ServingError
 from servable.core.signatures import TensorSpec
 from servable.core.tensors import FLOAT32, INT64
 from servable.engines.plan import find_artifact
-from servable.forge.live import named_outputs, read_spec
+from servable.forge.conversion.live import named_outputs, read_spec
 from servable.forge.workshop import open_model
 
 pytestmark = pytest.mark.timeout(180)

@@ -18,9 +18,9 @@ from servable.core.errors import ServingError
 from servable.core.signatures import Signature
 from servable.forge.appraisal import Timing
 from servable.forge.artifacts import find_source
-from servable.forge.optimize import Plan, optimize
-from servable.forge.optimize_page import artifacts_table, optimized_report
-from servable.forge.optimized import GIVEN, Goal, Optimized, Row, State
+from servable.forge.pipeline.optimize import Plan, optimize
+from servable.forge.pipeline.optimized import GIVEN, Goal, Optimized, Row, State
+from servable.forge.pipeline.page import artifacts_table, optimized_report
 from servable.forge.samples import Samples, from_file
 from servable.lifecycle.config import resolve_path
 from servable.report.html import write_html

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from servable.core.errors import Code, ServingError
-from servable.forge.quantize_keep import Judge, Layers, chosen, distance, grouped, hold_drop
-from servable.forge.quantize_rows import calibration_of, regrouped
+from servable.forge.quantization.keep import Judge, Layers, chosen, distance, grouped, hold_drop
+from servable.forge.quantization.rows import calibration_of, regrouped
 from servable.forge.steps import Task
 
 LAYERS = [f"layer{number}" for number in range(10)]

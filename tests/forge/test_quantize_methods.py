@@ -15,9 +15,10 @@ from servable.core.errors import Code, ServingError
 from servable.core.tensors import Array
 from servable.engines import onnx_model
 from servable.engines.base import Artifact
-from servable.forge import arrays, quantize_graphs
+from servable.forge import arrays
 from servable.forge.artifacts import bytes_of, find_source
-from servable.forge.quantize import Quantized, Wish, quantize
+from servable.forge.quantization import graphs as quantize_graphs
+from servable.forge.quantization.quantize import Quantized, Wish, quantize
 from servable.forge.samples import Samples
 from servable.forge.steps import step_named
 from servable.forge.verify import answers, compare, questions

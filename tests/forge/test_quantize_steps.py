@@ -10,8 +10,8 @@ import pytest
 from servable.core.errors import Code, ServingError
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT64
-from servable.forge.quantize import batches_for, check_rows, methods_asked, read_labels, with_labels
-from servable.forge.quantize_steps import METHODS, STEPS, step_for
+from servable.forge.quantization.quantize import batches_for, check_rows, methods_asked, read_labels, with_labels
+from servable.forge.quantization.steps import METHODS, STEPS, step_for
 from servable.forge.samples import Samples
 from servable.forge.steps import steps
 

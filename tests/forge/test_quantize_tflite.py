@@ -13,8 +13,9 @@ from tests.forge import quantize_models as models
 from servable.core.errors import ServingError
 from servable.core.tensors import Array
 from servable.engines.base import Artifact
-from servable.forge import arrays, quantize_tflite
+from servable.forge import arrays
 from servable.forge.artifacts import find_source
+from servable.forge.quantization import tflite_files as quantize_tflite
 from servable.forge.samples import Samples, agreement
 from servable.forge.steps import Task
 from servable.forge.worker import run_apart

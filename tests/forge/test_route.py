@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from servable.core.errors import ServingError
-from servable.forge.optimized import pareto
-from servable.forge.route import Node, check_words, find_route, resolver
+from servable.forge.pipeline.optimized import pareto
+from servable.forge.pipeline.route import Node, check_words, find_route, resolver
 from servable.forge.steps import Step
 from servable.forge.verify import Tolerance
 

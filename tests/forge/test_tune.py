@@ -20,14 +20,14 @@ from servable.engines.fingerprint import fingerprint
 from servable.engines.plan import find_artifact
 from servable.engines.plan_cache import plans_dir
 from servable.engines.tuned_plan import Setting
-from servable.forge import tune as tuning
 from servable.forge.samples import Samples
-from servable.forge.trials import Form, Trial, first_trials, variants
-from servable.forge.tune import tune
-from servable.forge.tune_choice import Objective
-from servable.forge.tune_page import as_json, objective_missed, tune_report
-from servable.forge.tune_plan import plan_file, plan_of
-from servable.forge.tuned import TuneOptions
+from servable.forge.tuning import tune as tuning
+from servable.forge.tuning.choice import Objective
+from servable.forge.tuning.page import as_json, objective_missed, tune_report
+from servable.forge.tuning.plan import plan_file, plan_of
+from servable.forge.tuning.trials import Form, Trial, first_trials, variants
+from servable.forge.tuning.tune import tune
+from servable.forge.tuning.tuned import TuneOptions
 from servable.report.html import write_html
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servable.core.errors import ServingError
-from servable.forge.tune_choice import Objective, choose_members, pareto, parse_objective, proven, ranges
+from servable.forge.tuning.choice import Objective, choose_members, pareto, parse_objective, proven, ranges
 from servable.lab.statistics import Estimate
 
 THROUGHPUT, LATENCY = Objective(), Objective("latency")

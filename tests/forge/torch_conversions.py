@@ -10,8 +10,9 @@ from typing import Any
 
 from servable.core.errors import ServingError
 from servable.engines.base import Artifact
-from servable.forge import arrays, convert_live
-from servable.forge.model_code import restore
+from servable.forge import arrays
+from servable.forge.conversion import live_sources as convert_live
+from servable.forge.conversion.model_code import restore
 from servable.forge.steps import Task
 
 Report = Callable[[str], None]

@@ -13,10 +13,10 @@ from servable.cli.forging import tell
 from servable.cli.reports import put_report, put_text
 from servable.core.errors import invalid_argument
 from servable.forge.appraisal import Timing
-from servable.forge.compare import Compared, compare_artifacts, names_of
-from servable.forge.compare_page import compared_report, compared_table, frameworks_report, runs_table
-from servable.forge.frameworks import Frameworks, compare_frameworks
-from servable.forge.runs import BATCHES, COLD, RUNS, lines
+from servable.forge.comparison.compare import Compared, compare_artifacts, names_of
+from servable.forge.comparison.frameworks import Frameworks, compare_frameworks
+from servable.forge.comparison.page import compared_report, compared_table, frameworks_report, runs_table
+from servable.forge.comparison.runs import BATCHES, COLD, RUNS, lines
 from servable.forge.samples import from_file
 from servable.report.blocks import Report, Table
 

@@ -11,7 +11,7 @@ from servable.cli import WRONG_USAGE
 from servable.cli.forging import add_step_arguments, run_step
 from servable.core.errors import invalid_argument
 from servable.forge.artifacts import find_source
-from servable.forge.convert_steps import KINDS, LIVE, step_between
+from servable.forge.conversion.steps import KINDS, LIVE, step_between
 
 SOURCE_HELP = (
     "an artifact, a version's folder, a model's folder (its newest version), a .keras or .h5 file, or code: "

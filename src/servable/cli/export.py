@@ -8,7 +8,7 @@ from servable.cli.convert import add_model_arguments, options_of
 from servable.cli.forging import add_step_arguments, run_step
 from servable.core.errors import failed_precondition
 from servable.forge.artifacts import find_source
-from servable.forge.convert_steps import KINDS, LIVE, step_between
+from servable.forge.conversion.steps import KINDS, LIVE, step_between
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from servable.cli.convert import add_model_arguments, options_of
 from servable.cli.forging import add_step_arguments, run_step
 from servable.core.errors import failed_precondition
 from servable.forge.artifacts import find_source
-from servable.forge.convert_steps import step_between
-from servable.forge.freeze_steps import fold_step
+from servable.forge.conversion.freeze_steps import fold_step
+from servable.forge.conversion.steps import step_between
 
 _FROZEN = frozenset({"graph_def", "onnx", "openvino", "tflite", "torch_export", "torchscript"})
 

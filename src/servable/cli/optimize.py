@@ -16,10 +16,10 @@ from servable.core.errors import invalid_argument
 from servable.core.signatures import Signature
 from servable.forge.appraisal import Timing
 from servable.forge.artifacts import find_source, folder_of
-from servable.forge.optimize import Plan, optimize
-from servable.forge.optimize_page import artifacts_table, optimized_report
-from servable.forge.optimized import GIVEN, GOALS, Goal, Optimized
-from servable.forge.route import reachable
+from servable.forge.pipeline.optimize import Plan, optimize
+from servable.forge.pipeline.optimized import GIVEN, GOALS, Goal, Optimized
+from servable.forge.pipeline.page import artifacts_table, optimized_report
+from servable.forge.pipeline.route import reachable
 from servable.forge.samples import Samples, from_file
 from servable.forge.steps import steps
 from servable.lab.sources import read_arrays

@@ -21,9 +21,9 @@ from servable.cli.forging import (
 )
 from servable.core.errors import ServingError
 from servable.engines.base import Artifact
-from servable.forge.quantize import Wish, check_rows, methods_asked, quantize, read_labels, with_labels
-from servable.forge.quantize_rows import CALIBRATE
-from servable.forge.quantize_steps import ENGINES, METHODS, TOOLCHAINS
+from servable.forge.quantization.quantize import Wish, check_rows, methods_asked, quantize, read_labels, with_labels
+from servable.forge.quantization.rows import CALIBRATE
+from servable.forge.quantization.steps import ENGINES, METHODS, TOOLCHAINS
 from servable.forge.samples import Samples, from_file
 from servable.forge.workshop import NotVerifiedError
 

@@ -56,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     from servable.engines.tuned_plan import write_plan
     from servable.forge.artifacts import find_source
     from servable.forge.samples import from_file
-    from servable.forge.tune import tune
-    from servable.forge.tune_choice import parse_objective
-    from servable.forge.tune_page import objective_missed
-    from servable.forge.tune_plan import plan_file, plan_of
-    from servable.forge.tuned import TuneOptions
+    from servable.forge.tuning.choice import parse_objective
+    from servable.forge.tuning.page import objective_missed
+    from servable.forge.tuning.plan import plan_file, plan_of
+    from servable.forge.tuning.tune import tune
+    from servable.forge.tuning.tuned import TuneOptions
 
     options = TuneOptions(
         objective=parse_objective(arguments.objective),
@@ -85,7 +85,7 @@ def _show(arguments: argparse.Namespace, tuned: Any, plan: Any, place: Path) -> 
     import msgspec
 
     from servable.cli.reports import put_report
-    from servable.forge.tune_page import as_json, candidates_table, tune_report
+    from servable.forge.tuning.page import as_json, candidates_table, tune_report
 
     report, table = tune_report(tuned, plan, str(place)), candidates_table(tuned, plan)
     if arguments.json:

@@ -6,12 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from servable.forge.exporting import export
-    from servable.forge.runs import measure_model
+    from servable.forge.comparison.runs import measure_model
+    from servable.forge.conversion.exporting import export
 
 __all__ = ["export", "measure_model"]
 
-_HOMES = {"export": "servable.forge.exporting", "measure_model": "servable.forge.runs"}
+_HOMES = {"export": "servable.forge.conversion.exporting", "measure_model": "servable.forge.comparison.runs"}
 
 
 def __getattr__(name: str) -> Any:

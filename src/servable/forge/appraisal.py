@@ -9,10 +9,10 @@ from typing import Final
 from servable.core.errors import ServingError
 from servable.engines.base import Artifact
 from servable.engines.tuned_plan import Setting
+from servable.forge.comparison.runs import Runs
 from servable.forge.measure import BatchTimes, Measured, begin, end, times
 from servable.forge.probe import Probe
 from servable.forge.reference import Judged, Reference
-from servable.forge.runs import Runs
 
 Report = Callable[[str], None]
 _LONGEST_S: Final = 60.0

@@ -60,9 +60,9 @@ class Step:
 
 
 TABLES: Final = (
-    "servable.forge.convert_steps",
-    "servable.forge.freeze_steps",
-    "servable.forge.quantize_steps",
+    "servable.forge.conversion.steps",
+    "servable.forge.conversion.freeze_steps",
+    "servable.forge.quantization.steps",
     "servable.forge.compress.steps",
 )
 """Modules with a ``STEPS`` of their own: a tuple of ``Step``. They import no framework."""

@@ -1,0 +1,1 @@
+"""Artifacts of one model, and one model in every framework, side by side."""

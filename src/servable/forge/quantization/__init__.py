@@ -1,0 +1,1 @@
+"""Smaller numbers: the steps, and what their functions are made of."""
