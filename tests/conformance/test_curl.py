@@ -42,7 +42,7 @@ def curl(*arguments: object, stdin: bytes = b"") -> list[Reply]:
     """Run curl and return a reply for each URL."""
     written = SEPARATOR + r"%{http_code} %{http_version} %{num_connects} %{content_type}\n"
     words = ("curl", "--silent", "--show-error", "--max-time", 15, "-w", written, *arguments)
-    for _ in range(3):
+    for _ in range(10):
         done = run_tool(*words, stdin=stdin)
         if done.returncode != STREAM_ERROR:
             break

@@ -34,7 +34,7 @@ def example(**features: list[Any]) -> bytes:
         feature = message.features.feature[name]
         kind = {float: "float_list", int: "int64_list", bytes: "bytes_list"}[type(values[0])]
         getattr(feature, kind).value.extend(values)
-    return bytes(message.SerializeToString())
+    return bytes(message.SerializeToString(deterministic=True))
 
 
 def rows(*examples: bytes) -> dict[str, Array]:
