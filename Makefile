@@ -14,8 +14,16 @@ help: ## list the targets
 demo: .venv/.core ## set up, build the small examples, serve them, call them (DEMO_ONCE=1 ends by itself)
 	$(BIN)/python examples/quickstart/demo.py $(DEMO_MODELS)
 
+# Two processes, for two cores: the forge's tests wait for frameworks most of the time. With PYTEST there is one.
 test: .venv/.complete ## set up, then run every test
+ifdef PYTEST
 	$(BIN)/python -m pytest $(PYTEST)
+else
+	@mkdir -p build
+	@$(BIN)/python -m pytest tests/forge > build/test-forge.log 2>&1 & forge=$$!; \
+	$(BIN)/python -m pytest --ignore tests/forge; rest=$$?; \
+	wait $$forge; forge=$$?; cat build/test-forge.log; exit $$((rest + forge))
+endif
 
 test-plain: $(PLAIN)/.complete ## the same in an environment without TensorFlow, where the plain install must do
 	$(PLAIN)/bin/python -m pytest --plain $(PYTEST)

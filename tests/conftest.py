@@ -18,8 +18,12 @@ from tests import loop_watch  # noqa: E402  # found by the line above
 
 loop_watch.install()
 
-# Plans of whoever works here are not for the tests: they are of the same models.
+# Plans of whoever works here are not for the tests: they are of the same models. Peers that are installed are.
 _cache = tempfile.TemporaryDirectory(prefix="servable-tests-cache-")
+_installed = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "servable" / "peers"
+if _installed.is_dir():
+    (Path(_cache.name) / "servable").mkdir()
+    (Path(_cache.name) / "servable" / "peers").symlink_to(_installed)
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
 
