@@ -153,8 +153,14 @@ def main() -> None:
         "seconds": time.monotonic() - began,
         "rows": [row.as_json() for row in matrix.rows],
     }
-    arguments.out.with_suffix(".json").write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-    arguments.out.write_text(write_markdown(page(matrix.rows, subjects, time.monotonic() - began, conditions)))
+    written = {
+        ".json": json.dumps(document, indent=1, allow_nan=False) + "\n",
+        ".md": write_markdown(page(matrix.rows, subjects, time.monotonic() - began, conditions)),
+    }
+    for suffix, text in written.items():
+        for folder in (str(root), str(root).replace("_", "\\_")):  # where it was made is nobody's business
+            text = text.replace(f"{folder}/", "")
+        arguments.out.with_suffix(suffix).write_text(text)
     say(f"written: {arguments.out}")
 
 
