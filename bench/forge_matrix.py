@@ -158,9 +158,8 @@ def main() -> None:
         ".md": write_markdown(page(matrix.rows, subjects, time.monotonic() - began, conditions)),
     }
     for suffix, text in written.items():
-        for folder in (str(root), str(root).replace("_", "\\_")):  # where it was made is nobody's business
-            text = text.replace(f"{folder}/", "")
-        arguments.out.with_suffix(suffix).write_text(text)
+        place_less = text.replace(f"{root}/", "").replace(f"{root}/".replace("_", "\\_"), "")
+        arguments.out.with_suffix(suffix).write_text(place_less)
     say(f"written: {arguments.out}")
 
 
