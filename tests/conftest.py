@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ sys.path.insert(0, str(ROOT))
 from tests import loop_watch  # noqa: E402  # found by the line above
 
 loop_watch.install()
+
+# A shell's job in the background ignores Ctrl-C, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Plans of whoever works here are not for the tests: they are of the same models. Peers that are installed are.
 _cache = tempfile.TemporaryDirectory(prefix="servable-tests-cache-")
