@@ -28,6 +28,7 @@ MARK = "SERVABLE_LAB_GROUP"
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_CHILD_SUBREAPER = 36
+LAST_THREADS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,9 @@ class ProcessGroup:
                 self.pause()
                 _signal(self.members(), signal.SIGKILL)
                 self._reap()
+            # A process whose first thread has ended looks dead, but has no exit code before its last thread has too.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._leader.wait(LAST_THREADS_S)
             self._reap()
 
     def tail(self, lines: int = 8) -> str:
