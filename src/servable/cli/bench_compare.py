@@ -12,7 +12,7 @@ from pathlib import Path
 
 from servable.cli import DONE, FAILED
 from servable.cli.bench_options import numbers
-from servable.cli.reports import put_report, put_text
+from servable.cli.reports import put_everywhere
 from servable.core.errors import invalid_argument
 from servable.core.signatures import DEFAULT_SIGNATURE
 from servable.lab.compare import PROTOCOLS, Plan, compare
@@ -97,17 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def put(found: Comparison, arguments: argparse.Namespace) -> None:
     """Print a comparison, and write it where it was asked for."""
-    text = encode(found).decode()
-    report, table = comparison_report(found), comparison_table(found.rows)
-    for path in arguments.out:
-        if path.suffix == ".json":
-            put_text(text, path)
-        else:
-            put_report(report, table, path)
-    if arguments.json:
-        put_text(text)
-    else:
-        put_report(report, table)
+    text, report, table = encode(found).decode(), comparison_report(found), comparison_table(found.rows)
+    put_everywhere(text, report, table, arguments.out, as_json=arguments.json)
 
 
 def exit_code(found: Comparison) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from servable.cli import DONE, FAILED, MISSED
 from servable.cli.bench_compare import artifact_subject
-from servable.cli.reports import put_report, put_text
+from servable.cli.reports import put_everywhere
 from servable.core.errors import invalid_argument
 from servable.lab.limits import Case, asked_cases, four_cases, parse_memory, parse_pin
 from servable.lab.restrict import Plan, restrict
@@ -100,17 +100,8 @@ def _subject(arguments: argparse.Namespace, folder: Path) -> Subject:
 
 
 def _put(found: Restriction, arguments: argparse.Namespace) -> None:
-    text = encode(found).decode()
-    report, table = restriction_report(found), restriction_table(found.rows)
-    for path in arguments.out:
-        if path.suffix == ".json":
-            put_text(text, path)
-        else:
-            put_report(report, table, path)
-    if arguments.json:
-        put_text(text)
-    else:
-        put_report(report, table)
+    text, report, table = encode(found).decode(), restriction_report(found), restriction_table(found.rows)
+    put_everywhere(text, report, table, arguments.out, as_json=arguments.json)
 
 
 def _report(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -32,6 +32,19 @@ def put_text(text: str, out: Path | None = None) -> None:
     """Write text that is ready, such as JSON."""
     with _opened(out) as stream:
         stream.write(text)
+
+
+def put_everywhere(text: str, report: Report, table: Table, files: Sequence[Path], *, as_json: bool) -> None:
+    """Write what was measured to each file in the form of its ending (``text`` is the JSON), and to stdout."""
+    for path in files:
+        if path.suffix == ".json":
+            put_text(text, path)
+        else:
+            put_report(report, table, path)
+    if as_json:
+        put_text(text)
+    else:
+        put_report(report, table)
 
 
 @contextmanager
