@@ -13,12 +13,12 @@ import pytest
 from servable.core.errors import Code, ServingError
 from servable.core.tensors import Array
 from servable.engines import onnx_model
-from servable.forge.compress import binary
-from servable.forge.compress.channels import cut_channels
-from servable.forge.compress.graph import Graph, node_of
-from servable.forge.compress.packed_network import PackedNetwork, pack, unpack
-from servable.forge.compress.rewrites import cluster, factorize
-from servable.forge.compress.small import small_pictures, write_small_cnn
+from servable.forge.compression import binary
+from servable.forge.compression.channels import cut_channels
+from servable.forge.compression.graph import Graph, node_of
+from servable.forge.compression.packed_network import PackedNetwork, pack, unpack
+from servable.forge.compression.rewrites import cluster, factorize
+from servable.forge.compression.small import small_pictures, write_small_cnn
 
 RNG = np.random.default_rng(1)
 

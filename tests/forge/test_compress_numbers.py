@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from servable.core.errors import Code, ServingError
-from servable.forge.compress import codebook, coding, factors, magnitude
+from servable.forge.compression import codebook, coding, factors, magnitude
 
 RNG = np.random.default_rng(1)
 

@@ -13,10 +13,10 @@ import pytest
 from servable.cli import main
 from servable.core.errors import ServingError
 from servable.forge.artifacts import find_source
-from servable.forge.compress.compression import apart, fault_of
-from servable.forge.compress.graph import Graph
-from servable.forge.compress.magnitude import sparsity_of
-from servable.forge.compress.small import small_pictures, write_small_cnn
+from servable.forge.compression.compress import apart, fault_of
+from servable.forge.compression.graph import Graph
+from servable.forge.compression.magnitude import sparsity_of
+from servable.forge.compression.small import small_pictures, write_small_cnn
 from servable.forge.reference import Judged, Reference
 from servable.forge.samples import Samples
 from servable.forge.worker import run_apart
@@ -55,7 +55,9 @@ def source(folder: Path, data: Samples) -> Path:
         "target": str(folder / "model.onnx"),
         "rows": str(folder / "rows.npz"),
     }
-    run_apart("servable.forge.compress.actions:learn", {**words, "options": {"epochs": 8, "rate": 1e-2, "batch": 32}})
+    run_apart(
+        "servable.forge.compression.actions:learn", {**words, "options": {"epochs": 8, "rate": 1e-2, "batch": 32}}
+    )
     return folder / "model.onnx"
 
 

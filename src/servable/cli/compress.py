@@ -25,7 +25,7 @@ from servable.cli.forging import (
 from servable.core.errors import failed_precondition
 from servable.engines.base import Artifact
 from servable.forge.artifacts import find_source
-from servable.forge.compress.compression import MAX_DROP, Compressed, compress
+from servable.forge.compression.compress import MAX_DROP, Compressed, compress
 from servable.forge.reference import Judged
 from servable.forge.samples import MOST_ROWS
 from servable.forge.steps import step_named
@@ -199,7 +199,7 @@ def _print_judged(when: str, judged: Judged) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from servable.forge.compress.report import Plan, as_json, as_page, make
+    from servable.forge.compression.report import Plan, as_json, as_page, make
 
     plan = Plan(rows=arguments.rows, epochs=arguments.epochs, seed=arguments.seed, keep=arguments.keep)
     found = make(plan, lambda line: tell(arguments, line))

@@ -63,7 +63,7 @@ TABLES: Final = (
     "servable.forge.conversion.steps",
     "servable.forge.conversion.freeze_steps",
     "servable.forge.quantization.steps",
-    "servable.forge.compress.steps",
+    "servable.forge.compression.steps",
 )
 """Modules with a ``STEPS`` of their own: a tuple of ``Step``. They import no framework."""
 

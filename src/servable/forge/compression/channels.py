@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.tensors import Array
-from servable.forge.compress.graph import Graph, attribute
-from servable.forge.compress.magnitude import strongest
+from servable.forge.compression.graph import Graph, attribute
+from servable.forge.compression.magnitude import strongest
 
 _PASSES: Final = frozenset(
     {

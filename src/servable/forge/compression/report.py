@@ -15,11 +15,11 @@ from servable.core.errors import ServingError
 from servable.engines.base import Artifact
 from servable.forge import arrays
 from servable.forge.artifacts import bytes_of, find_source
-from servable.forge.compress.coding import gzipped_bytes, huffman_bytes
-from servable.forge.compress.compression import Compressed, apart, compress
-from servable.forge.compress.graph import Graph
-from servable.forge.compress.small import small_pictures, write_small_cnn
-from servable.forge.compress.steps import TRAINING
+from servable.forge.compression.coding import gzipped_bytes, huffman_bytes
+from servable.forge.compression.compress import Compressed, apart, compress
+from servable.forge.compression.graph import Graph
+from servable.forge.compression.small import small_pictures, write_small_cnn
+from servable.forge.compression.steps import TRAINING
 from servable.forge.measure import Candidate, Measured, alternate
 from servable.forge.reference import Judged, Reference
 from servable.forge.samples import Samples
@@ -226,7 +226,7 @@ def _train_base(folder: Path, data: Samples, plan: Plan, report: Report) -> Arti
     final = folder / "base.onnx"
     options = {"epochs": plan.epochs, "rate": 3e-3, "seed": plan.seed}
     run_apart(
-        "servable.forge.compress.actions:learn",
+        "servable.forge.compression.actions:learn",
         {"source": str(drawn), "target": str(final), "rows": str(rows), "options": options},
         report,
     )

@@ -14,18 +14,18 @@ from servable.core.tensors import Array
 from servable.engines import onnx_model
 from servable.engines.base import Artifact
 from servable.forge import arrays
-from servable.forge.compress import binary
-from servable.forge.compress.channels import cut_channels
-from servable.forge.compress.coding import gzipped_bytes, huffman_bytes
-from servable.forge.compress.graph import Graph
-from servable.forge.compress.magnitude import ramp, smallest_masked, sparsity_of
-from servable.forge.compress.packed_network import PackedNetwork
-from servable.forge.compress.rewrites import cluster as share_weights
-from servable.forge.compress.rewrites import factorize
+from servable.forge.compression import binary
+from servable.forge.compression.channels import cut_channels
+from servable.forge.compression.coding import gzipped_bytes, huffman_bytes
+from servable.forge.compression.graph import Graph
+from servable.forge.compression.magnitude import ramp, smallest_masked, sparsity_of
+from servable.forge.compression.packed_network import PackedNetwork
+from servable.forge.compression.rewrites import cluster as share_weights
+from servable.forge.compression.rewrites import factorize
 from servable.forge.steps import Facts, Task
 
 if TYPE_CHECKING:
-    from servable.forge.compress.training import Constrain, Rows
+    from servable.forge.compression.training import Constrain, Rows
 
 _RAMP: Final = 0.6
 """Share of a training in which weights go; in the rest those that stay make up for it."""
@@ -190,7 +190,7 @@ def _rows(task: Task) -> Rows | None:
     """Return what to learn from, if there is data."""
     if not task.options.get("rows"):
         return None
-    from servable.forge.compress.training import Rows
+    from servable.forge.compression.training import Rows
 
     inputs, labels = arrays.load(Path(task.options["rows"]))
     return Rows(inputs, labels.get("labels"))
@@ -204,7 +204,7 @@ def _train_if_asked(graph: Graph, source: Artifact, task: Task, constrain: Const
 def _train(
     graph: Graph, rows: Rows, task: Task, *, teacher: Graph, constrain: Constrain | None = None, settled: float = 0.0
 ) -> Facts:
-    from servable.forge.compress.training import course_of, train
+    from servable.forge.compression.training import course_of, train
 
     course = course_of(task.options)
     more = {} if constrain is None else {"constrain": constrain}
@@ -229,7 +229,7 @@ def _stored(graph: Graph, target: Path) -> Facts:
 def learn(source: str, target: str, rows: str, options: Mapping[str, Any], report: Any) -> Facts:
     """Train a graph on labels alone, from the weights that are in it, and write it to a file."""
     graph = Graph.read(Path(source))
-    from servable.forge.compress.training import Rows, course_of, train
+    from servable.forge.compression.training import Rows, course_of, train
 
     inputs, labels = arrays.load(Path(rows))
     loss = train(graph, Rows(inputs, labels.get("labels")), course_of(options), report=report)

@@ -13,7 +13,7 @@ import numpy as np
 from servable.core.errors import failed_precondition
 from servable.engines.base import Artifact
 from servable.forge import arrays
-from servable.forge.compress.steps import TRAINING
+from servable.forge.compression.steps import TRAINING
 from servable.forge.reference import Judged, Reference
 from servable.forge.samples import Samples
 from servable.forge.steps import Step

@@ -17,8 +17,8 @@ import numpy as np
 from servable.core.errors import failed_precondition, unimplemented
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import Array
-from servable.forge.compress import packed_network
-from servable.forge.compress.graph import BINARIZE, Graph, attribute, node_of
+from servable.forge.compression import packed_network
+from servable.forge.compression.graph import BINARIZE, Graph, attribute, node_of
 
 NETWORK_FILE: Final = "network.npz"
 _BETWEEN: Final = frozenset({"AveragePool", "MaxPool", "GlobalAveragePool", "Flatten", "Dropout", "Identity"})

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from servable.core.errors import unimplemented
-from servable.forge.compress.graph import BINARIZE, Graph, attribute
+from servable.forge.compression.graph import BINARIZE, Graph, attribute
 
 _LEARNT: Final[Mapping[str, tuple[int, ...]]] = {
     "Conv": (1, 2),

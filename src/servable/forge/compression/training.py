@@ -15,8 +15,8 @@ from torch.nn import functional
 from servable.core.errors import failed_precondition, internal
 from servable.core.tensors import Array
 from servable.forge.arrays import Tensors
-from servable.forge.compress.graph import Graph
-from servable.forge.compress.network import Network, Tensor
+from servable.forge.compression.graph import Graph
+from servable.forge.compression.network import Network, Tensor
 
 Report = Callable[[str], None]
 _MANY = 1_000_000

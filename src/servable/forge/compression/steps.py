@@ -15,7 +15,7 @@ TRAINING: Final[Mapping[str, str]] = MappingProxyType({"onnx": "servable[forge]"
 """What training needs."""
 _ONNX: Final[Mapping[str, str]] = MappingProxyType({"onnx": "servable[forge]"})
 _READS: Final = frozenset({"onnx"})
-_HERE: Final = "servable.forge.compress.actions"
+_HERE: Final = "servable.forge.compression.actions"
 
 STEPS: tuple[Step, ...] = (
     Step("prune", "the smallest weights become zero", _READS, "onnx", f"{_HERE}:prune", ANYTHING, _ONNX),

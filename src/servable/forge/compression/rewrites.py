@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from servable.core.tensors import Array
-from servable.forge.compress.codebook import share_values
-from servable.forge.compress.factors import split
-from servable.forge.compress.graph import Graph, attribute, node_of
+from servable.forge.compression.codebook import share_values
+from servable.forge.compression.factors import split
+from servable.forge.compression.graph import Graph, attribute, node_of
 
 _SMALLEST = 256
 """Kernels of fewer weights are left: what is stored beside them would be more."""
