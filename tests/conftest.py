@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from servable.core.cache import cache_dir
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -25,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Plans of whoever works here are not for the tests: they are of the same models. Peers that are installed are.
 _cache = tempfile.TemporaryDirectory(prefix="servable-tests-cache-")
-_installed = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "servable" / "peers"
+_installed = cache_dir() / "peers"
 if _installed.is_dir():
     (Path(_cache.name) / "servable").mkdir()
     (Path(_cache.name) / "servable" / "peers").symlink_to(_installed)

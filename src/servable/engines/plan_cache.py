@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
+from servable.core.cache import cache_dir
+
 _MOST_PLANS = 512
-
-
-def cache_dir() -> Path:
-    """Return where what can be made again is kept."""
-    named = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(named, "servable") if named else Path.home() / ".cache" / "servable"
-    except RuntimeError:  # nobody has a home here
-        return Path(tempfile.gettempdir(), f"servable-{os.getuid()}")
 
 
 def plans_dir() -> Path:

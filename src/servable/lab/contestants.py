@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from servable.core.cache import cache_dir
 from servable.core.errors import failed_precondition, invalid_argument
 from servable.lab.peers import PEERS, Command, Door, Environment, Peer, Placement
 from servable.lab.peers.base import HOST
-from servable.lab.peers.environments import cache, pinned
+from servable.lab.peers.environments import pinned
 from servable.lab.target import parse_endpoint
 
 FORMS = f"a URL, 'servable [OPTION ...]', 'git:REVISION [OPTION ...]' or a peer: {', '.join(PEERS)}"
@@ -103,7 +104,7 @@ class Revision(Ours):
     def prepare(self, report: Report) -> None:
         """Export the revision into the cache, beside the environments of peers; the repository is left as it is."""
         self._commit = self._git("rev-parse", "--verify", "--quiet", f"{self._revision}^{{commit}}").decode().strip()
-        self._sources = cache().parent / "revisions" / self._commit
+        self._sources = cache_dir() / "revisions" / self._commit
         if not self._sources.exists():
             report(f"exporting {self._revision} to {self._sources}")
             fresh = self._sources.with_name(f".{self._commit}-{os.getpid()}")

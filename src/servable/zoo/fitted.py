@@ -7,7 +7,6 @@ A random network knows no classes: two forms of it can agree on nothing that mat
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 import zipfile
@@ -18,6 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from servable.core.cache import cache_dir
 from servable.core.errors import internal
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, Array
@@ -197,8 +197,7 @@ def _kept(name: str, course: Course, base: Weights, seed: int) -> Path:
         digest.update(Path(module).read_bytes())
     for key in sorted(base):
         digest.update(key.encode() + np.ascontiguousarray(base[key]).tobytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "servable" / "fitted" / f"{name}-{seed}-{digest.hexdigest()[:16]}.npz"
+    return cache_dir() / "fitted" / f"{name}-{seed}-{digest.hexdigest()[:16]}.npz"
 
 
 def _read(path: Path) -> Fitted | None:

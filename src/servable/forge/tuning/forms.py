@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from servable.core.cache import cache_dir
 from servable.core.errors import Code, ServingError
 from servable.engines.artifact import find_artifact
 from servable.engines.base import Artifact
 from servable.engines.fingerprint import fingerprint
-from servable.engines.plan_cache import cache_dir
 from servable.forge.conversion import steps as convert_steps
 from servable.forge.quantization.steps import step_for
 from servable.forge.samples import Samples

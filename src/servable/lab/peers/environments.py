@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from servable.core.cache import cache_dir
 from servable.core.errors import failed_precondition
 from servable.lab.peers.base import Peer
 
@@ -35,7 +36,7 @@ class Environment:
         self._requirements = requirements
         text = f"{peer.python}{peer.system_python}{requirements.read_text()}"
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        self.path = (cache() if root is None else root) / f"{peer.name}-{digest}"
+        self.path = (root or cache_dir() / "peers") / f"{peer.name}-{digest}"
 
     @property
     def python(self) -> Path:
@@ -78,12 +79,6 @@ class Environment:
             except BaseException:
                 shutil.rmtree(self.path, ignore_errors=True)
                 raise
-
-
-def cache() -> Path:
-    """Return the directory of all environments."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base, "servable", "peers")
 
 
 def pinned(requirements: Path) -> dict[str, str]:
