@@ -13,6 +13,7 @@ from servable.cli.bench_options import plan_of
 from servable.cli.bench_progress import ProgressLine
 from servable.cli.reports import put_report
 from servable.core.errors import failed_precondition, invalid_argument
+from servable.core.tensors import ATOL, RTOL
 from servable.lab.measure import Measurement
 from servable.lab.plan import SCENARIOS, Plan
 from servable.lab.result import Result, encode
@@ -71,8 +72,8 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "--data", type=Path, metavar="FILE", help=".npz, .npy, .json, .jsonl, .tfrecord (request log), folder of images"
     )
     group.add_argument("--expect", default="", metavar="FILE|URL|first", help="right answers: .npz, .json, a server")
-    group.add_argument("--rtol", type=float, default=1e-4, help="relative tolerance; default: %(default)g")
-    group.add_argument("--atol", type=float, default=1e-5, help="absolute tolerance; default: %(default)g")
+    group.add_argument("--rtol", type=float, default=RTOL, help="relative tolerance; default: %(default)g")
+    group.add_argument("--atol", type=float, default=ATOL, help="absolute tolerance; default: %(default)g")
     group.add_argument("--batch", default="1", metavar="N,...", help="rows of a request, or a sweep")
     group.add_argument("--samples", type=int, default=16, metavar="N", help="different made-up requests; default: 16")
     group.add_argument("--seed", type=int, default=0, help="of made-up requests and arrivals")

@@ -13,6 +13,7 @@ from servable.cli.check_subjects import open_subject
 from servable.cli.reports import add_form, put_report, put_text
 from servable.cli.targets import TARGET_HELP
 from servable.core.errors import invalid_argument, not_found
+from servable.core.tensors import ATOL, RTOL
 from servable.forge.check.corruption import POLICIES
 from servable.forge.check.examination import Examination, Options
 from servable.forge.check.findings import SUITES, Finding
@@ -51,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nan", choices=POLICIES, default="any", help="what must become of NaN and Inf; default: %(default)s"
     )
     limits.add_argument("--runs", type=int, default=20, metavar="N", help="of the same batch; default: %(default)s")
-    limits.add_argument("--rtol", type=float, default=1e-4, metavar="X", help="default: %(default)g")
-    limits.add_argument("--atol", type=float, default=1e-5, metavar="X", help="default: %(default)g")
+    limits.add_argument("--rtol", type=float, default=RTOL, metavar="X", help="default: %(default)g")
+    limits.add_argument("--atol", type=float, default=ATOL, metavar="X", help="default: %(default)g")
     add_form(parser)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -132,7 +132,12 @@ def _as_strings(array: Array) -> Array:
     return strings
 
 
-def close(found: Array, expected: Array, rtol: float, atol: float) -> bool:
+RTOL: Final = 1e-4
+ATOL: Final = 1e-5
+"""How far the same arithmetic in another order may be off, in float32: ``|a - b| <= ATOL + RTOL * |b|``."""
+
+
+def close(found: Array, expected: Array, rtol: float = RTOL, atol: float = ATOL) -> bool:
     """Return whether shapes are equal and values are: ``|found - expected| <= atol + rtol * |expected|``, NaN as NaN.
 
     Strings, integers and booleans must be the same.

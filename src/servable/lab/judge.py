@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from servable.core.errors import ServingError
-from servable.core.tensors import close
+from servable.core.tensors import ATOL, RTOL, close
 from servable.lab.exchange import Fault, Prepared, Tensors, Wire
 from servable.lab.links import Outcome, fault_of
 from servable.lab.recorder import Recorder
@@ -26,8 +26,8 @@ _MOST_KNOWN = 64
 class Tolerance:
     """What counts as equal: ``|answer - expected| <= atol + rtol * |expected|``; strings must be the same."""
 
-    rtol: float = 1e-4
-    atol: float = 1e-5
+    rtol: float = RTOL
+    atol: float = ATOL
 
 
 class Judge:

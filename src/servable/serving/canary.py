@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from servable.core.errors import invalid_argument
+from servable.core.tensors import ATOL, RTOL
 
 _PARTS = 6
 """A window slides in so many steps."""
@@ -36,8 +37,8 @@ class CanaryOptions:
     max_difference_rate: float | None = None
     min_requests: int = 100
     window_s: float = 60.0
-    rtol: float = 1e-4
-    atol: float = 1e-5
+    rtol: float = RTOL
+    atol: float = ATOL
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
