@@ -14,6 +14,7 @@ import pytest
 from servable.core.errors import Code, ServingError, internal, unavailable, unimplemented
 from servable.core.messages import ModelRef
 from servable.core.status import VersionState
+from servable.engines.base import LOADER_NICENESS
 from servable.lifecycle import loading
 from servable.lifecycle.config import ManagerOptions, ModelConfig, Specific, Transition, VersionSpec
 
@@ -634,7 +635,7 @@ def test_stop_gives_up_on_a_handle_that_never_comes_back(run_lab, engine, caplog
 
 
 def test_a_load_that_comes_to_nothing_gets_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    if loading.loader_niceness() != loading.LOADER_NICENESS:
+    if loading.loader_niceness() != LOADER_NICENESS:
         pytest.skip("this account may not lower a niceness: loads have their share from the start")
     monkeypatch.setattr(loading, "PATIENCE_S", 0.05)
     seen: list[tuple[int, int]] = []

@@ -42,6 +42,12 @@ ENGINES: dict[str, str] = {
 CHILD = "servable.engines.child:load_in_child"
 """``(engine name, artifact, options) -> Model``: what loads a model of an isolated engine, in a process of its own."""
 
+LOADER_NICENESS = 19
+"""Of loads where there is a way back, with the policy SCHED_IDLE: they run when nobody who serves wants to."""
+LASTING_NICENESS = 11
+"""Of loads where there is none, so that what a load leaves behind keeps it, and of those that come to nothing beside a
+server that is never idle: near a tenth of a busy core. Not 10, which people use."""
+
 AUTO_PLAN, NO_PLAN = "auto", "off"
 """What ``EngineOptions.plan`` says in place of a file."""
 _CODE = frozenset({"python", "torch_export"})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from servable.core.errors import Code, ServingError, unavailable
+from servable.engines.base import LASTING_NICENESS
 from servable.engines.child_messages import Load, Loaded
 from servable.engines.child_process import ChildProcess, wait_readable
 from servable.engines.child_restart import Backoff
@@ -22,9 +23,7 @@ _News = str | Loaded | ServingError
 
 
 RESTART_PATIENCE_S = 5.0
-"""How long a process that starts again runs on what others leave over."""
-LASTING_NICENESS = 11
-"""Its niceness after that."""
+"""How long a process that starts again runs on what others leave over, before it has ``LASTING_NICENESS``."""
 
 
 class Keeper:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from servable.core.errors import Code, ServingError
 from servable.core.tensors import Array
-from servable.engines.base import Caller
+from servable.engines.base import LOADER_NICENESS, Caller
 from servable.engines.child_calls import Conversation
 from servable.engines.child_memory import Arena, new_memory
 from servable.engines.child_messages import (
@@ -29,8 +29,6 @@ from servable.engines.child_messages import (
     parent_channel,
 )
 
-HIGHEST_NICENESS = 19
-"""Of what runs when nobody else wants to."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _END_TIMEOUT_S = 10.0
 
@@ -98,7 +96,7 @@ class ChildProcess:
         try:
             for task in Path(f"/proc/{self._popen.pid}/task").iterdir():
                 with contextlib.suppress(ProcessLookupError):
-                    policy = os.SCHED_IDLE if niceness == HIGHEST_NICENESS else os.SCHED_OTHER
+                    policy = os.SCHED_IDLE if niceness == LOADER_NICENESS else os.SCHED_OTHER
                     os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
                     os.setpriority(os.PRIO_PROCESS, int(task.name), niceness)
         except (FileNotFoundError, PermissionError):

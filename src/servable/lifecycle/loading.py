@@ -18,17 +18,12 @@ from typing import Any, TypeAlias
 
 from servable.core.errors import Code, ServingError, internal, not_found, unavailable
 from servable.core.messages import ModelRef
-from servable.engines.base import AUTO_PLAN, Model
+from servable.engines.base import AUTO_PLAN, LASTING_NICENESS, LOADER_NICENESS, Model
 from servable.engines.plan import Choice, artifact_of_file, choose, complete, load, models_used
 from servable.lifecycle.config import VersionSpec
 
 log = logging.getLogger("servable.lifecycle")
 
-LOADER_NICENESS = 19
-"""Of loads where there is a way back, with the policy SCHED_IDLE: they run when nobody who serves wants to."""
-LASTING_NICENESS = 11
-"""Of loads where there is none, so that what a load leaves behind keeps it, and of those that come to nothing beside a
-server that is never idle: near a tenth of a busy core. Not 10, which people use."""
 PATIENCE_S = 20.0
 """How long a load runs on what others leave over."""
 
