@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from servable.client.inputs import as_inputs
-from servable.core.errors import failed_precondition, invalid_argument, not_found
+from servable.core.errors import ServingError, failed_precondition, invalid_argument, not_found
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import STRING, Array, as_tensor
 from servable.lab.exchange import Sample, Tensors
-from servable.protos import serving
 from servable.protos.tfrecord import DamagedRecordsError, read_records
-from servable.wire import tfserving_grpc
+from servable.wire.prediction_log import decode_prediction_log
+from servable.wire.tfserving_grpc import decode_predict_request, decode_predict_response
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"})
 _LOGS = frozenset({".tfrecord", ".tfrecords", ".log"})
@@ -188,15 +188,11 @@ def _logged(path: Path, most: int) -> Iterator[Sample]:
     taken = 0
     try:
         for record in read_records(path):
-            log = serving.PredictionLog.FromString(record)
-            if log.WhichOneof("log_type") != "predict_log":
+            call = decode_prediction_log(record)
+            if call is None or call.kind != "predict_log":
                 continue
-            request = tfserving_grpc.decode_predict_request(log.predict_log.request.SerializeToString())
-            response = log.predict_log.response
-            answer = None
-            if response.outputs:
-                answer = tfserving_grpc.decode_predict_response(response.SerializeToString()).outputs
-            yield Sample(request.inputs, answer)
+            answer = decode_predict_response(call.response).outputs if call.response else None
+            yield Sample(decode_predict_request(call.request).inputs, answer)
             taken += 1
             if taken == most:
                 return
@@ -204,7 +200,5 @@ def _logged(path: Path, most: int) -> Iterator[Sample]:
         raise not_found(f"cannot read {path}: {error.strerror}") from None
     except DamagedRecordsError as error:
         raise invalid_argument(f"{path}: {error}") from None
-    except Exception as error:
-        if type(error).__name__ != "DecodeError":
-            raise
-        raise invalid_argument(f"{path}: a record is no PredictionLog") from None
+    except ServingError as error:
+        raise ServingError(error.code, f"{path}: {error.message}") from None
