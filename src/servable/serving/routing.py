@@ -78,10 +78,9 @@ class Router:
         def judge(outcome: InferResponse | ServingError) -> None:
             reply(outcome)
             if isinstance(outcome, InferResponse):
-                version = outcome.model.version
-                self._note(canary, request.model.name, version, Outcome.OK)
-                if version is not None:
-                    self._ask_shadow(canary, version, request, outcome)
+                self._note(canary, request.model.name, outcome.model.version, Outcome.OK)
+                if canary.options.shadow_percent:
+                    self._ask_shadow(canary, request, outcome)
             elif outcome.code is not Code.CANCELLED:
                 self._note(canary, request.model.name, request.model.version, Outcome.FAILED)
 
@@ -112,10 +111,10 @@ class Router:
 
     # -- shadows --------------------------------------------------------------------------------------------------
 
-    def _ask_shadow(self, canary: Canary, version: int, request: InferRequest, answer: InferResponse) -> None:
-        if not canary.options.shadow_percent:
+    def _ask_shadow(self, canary: Canary, request: InferRequest, answer: InferResponse) -> None:
+        name, version = request.model.name, answer.model.version
+        if version is None:
             return
-        name = request.model.name
         shadow = canary.shadows(version, self._available(name), self._draw())
         if shadow is None:
             return
