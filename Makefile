@@ -5,6 +5,8 @@ PLAIN := .venv-plain
 PIP := -m pip install -q --disable-pip-version-check
 DEMO_MODELS ?= build/demo-models
 TORCH ?= torch==2.13.0
+# Tests and tools start hundreds of processes: each shall find our modules compiled, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-plain conformance-tools lint fix protos sync-client flags bench fuzz attack soak reload-soak compare forge-matrix clean
 
