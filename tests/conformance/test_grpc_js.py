@@ -27,7 +27,7 @@ def outcomes(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("protos")
     # Our definitions import each other from there.
     (folder / "servable").symlink_to(Path(protos.__file__).parent)
-    done = run_tool("node", CLIENT, server.address, folder, timeout_s=50)
+    done = run_tool("node", CLIENT, server.address, folder, timeout_s=150)
     assert done.returncode == 0, done.stderr.decode()
     return dict(map(json.loads, done.stdout.splitlines()))
 

@@ -40,7 +40,7 @@ assert TensorProto.FromString(tensor.SerializeToString()) == tensor
 
 
 def run(address: str, *pieces: str) -> None:
-    done = run_tool(sys.executable, "-c", "\n".join(pieces), address, timeout_s=50)
+    done = run_tool(sys.executable, "-c", "\n".join(pieces), address, timeout_s=150)
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -32,7 +32,7 @@ def outcomes(address: str, variant: str) -> dict[str, str | None]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     return dict(map(json.loads, done.stdout.splitlines()))

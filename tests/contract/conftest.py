@@ -39,7 +39,7 @@ def contract_models(tmp_path_factory: pytest.TempPathFactory):
             built.update({each: target / each for each in kinds})
             done = subprocess.run(
                 [sys.executable, Path(__file__).with_name(builder), target],
-                check=False, capture_output=True, text=True, timeout=55,
+                check=False, capture_output=True, text=True, timeout=150,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
 

@@ -47,4 +47,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave what many tests share out of the time of the one that happens to be the first."""
     for item in items:
         if "tensorflow_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.timeout(60, func_only=True))
+            item.add_marker(pytest.mark.timeout(180, func_only=True))

@@ -156,7 +156,7 @@ def test_the_ends_of_a_child(serve: Start, models: LiveModels) -> None:
             assert error.code is Code.UNAVAILABLE
             assert "the process of model lstm_tokens/1" in error.message
         before = len(neighbour)
-        wait_until(answers, "the child is back", timeout_s=40)
+        wait_until(answers, "the child is back", timeout_s=60)
         assert len(neighbour) > before
     finally:
         stop.set()

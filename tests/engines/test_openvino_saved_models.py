@@ -64,7 +64,7 @@ REFUSED = {
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("openvino_cases")
     builder = Path(__file__).with_name("build_openvino_cases.py")
-    done = subprocess.run([sys.executable, builder, folder], check=False, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, builder, folder], check=False, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -31,7 +31,7 @@ Load = Callable[..., Model]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("torch")
     builder = Path(__file__).with_name("build_torch_cases.py")
-    done = subprocess.run([sys.executable, builder, folder], check=False, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, builder, folder], check=False, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     return folder
 

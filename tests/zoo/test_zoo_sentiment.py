@@ -36,7 +36,7 @@ def run(root: Path, *lengths: int) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=55,
+        timeout=150,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -79,7 +79,7 @@ def checks_in(names: Mapping[str, Any]) -> dict[str, Check]:
 def outcomes(module: str, *arguments: str) -> dict[str, str | None]:
     """Return what each check of a program found; the program runs once for all of them."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=50, cwd=ROOT)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=150, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return dict(map(json.loads, done.stdout.splitlines()))
 

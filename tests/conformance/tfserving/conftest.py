@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(pytest.mark.conformance)
         item.add_marker(pytest.mark.tensorflow)
-        item.add_marker(pytest.mark.timeout(60, func_only=True))
+        item.add_marker(pytest.mark.timeout(180, func_only=True))
         if not stubs:
             item.add_marker(pytest.mark.skip(reason="tensorflow-serving-api is not installed"))
 
