@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from servable.transport.dial import dial
 from servable.transport.errors import Failure, TransportError
 from servable.transport.http1.alarm import Alarm
 from servable.transport.http1.bodies import Body, BodyTooLargeError, ChunkedBody, CountedBody, RestOfConnection
@@ -17,7 +18,7 @@ from servable.transport.http1.heads import CHUNKED, END, UNTIL_CLOSE, ProtocolEr
 from servable.transport.http1.replies import CONNECTION_FIELDS, encode_fields, send
 from servable.transport.limits import KIB, MIB
 from servable.transport.reply import Reply
-from servable.transport.tls import dialing, why_lost, why_not_connected
+from servable.transport.tls import why_lost
 
 if TYPE_CHECKING:
     import ssl
@@ -51,18 +52,6 @@ def encode_request(head: RequestHead) -> bytes:
     line = b"%b %b HTTP/1.1\r\n" % (head.method, head.target)
     skip = CONNECTION_FIELDS | {b"host"} if host else CONNECTION_FIELDS
     return line + host + encode_fields(head.fields, skip)
-
-
-async def _dial_unix(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
-    """Connect by hand: the loops differ in what they make of a name without a file."""
-    dialed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        dialed.setblocking(False)
-        await loop.sock_connect(dialed, address.kernel_path)
-    except BaseException:
-        dialed.close()
-        raise
-    return dialed
 
 
 class Http1ClientConnection(asyncio.Protocol):
@@ -106,23 +95,7 @@ class Http1ClientConnection(asyncio.Protocol):
     ) -> Http1ClientConnection:
         """Open a connection; raise ``TransportError`` if that fails or takes too long."""
         loop = asyncio.get_running_loop()
-
-        def make() -> Http1ClientConnection:
-            return cls(loop, limits, on_close)
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                if address.path is not None:
-                    _, made = await loop.create_unix_connection(make, sock=await _dial_unix(loop, address))
-                else:
-                    _, made = await loop.create_connection(make, address.host, address.port, **dialing(tls))
-        except TimeoutError:
-            raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address} in {timeout_s} s") from None
-        except OSError as error:
-            raise TransportError(
-                Failure.NOT_STARTED, f"cannot connect to {address}: {why_not_connected(error)}"
-            ) from error
-        return made
+        return await dial(lambda: cls(loop, limits, on_close), address, timeout_s, tls)
 
     @property
     def ready(self) -> bool:

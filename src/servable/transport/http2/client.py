@@ -9,6 +9,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
 from servable.transport.address import Address
+from servable.transport.dial import dial
 from servable.transport.errors import Failure, TransportError
 from servable.transport.exchange import Field, RequestHead
 from servable.transport.http2 import frames
@@ -22,7 +23,6 @@ from servable.transport.http2.lifetime import NEVER
 from servable.transport.http2.receiving import Incoming
 from servable.transport.limits import Limits
 from servable.transport.reply import Reply
-from servable.transport.tls import dialing, why_not_connected
 
 _STREAMS_BEFORE_SETTINGS = 100
 _MAX_BLOCKS = 256
@@ -69,23 +69,7 @@ class ClientConnection(FramedConnection[ClientStream]):
     ) -> ClientConnection:
         """Open a connection; raise ``TransportError`` if that fails or takes too long."""
         loop = asyncio.get_running_loop()
-
-        def make() -> ClientConnection:
-            return cls(loop, limits, on_close)
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                if address.path is not None:
-                    _, made = await loop.create_unix_connection(make, address.kernel_path)
-                else:
-                    _, made = await loop.create_connection(make, address.host, address.port, **dialing(tls))
-        except TimeoutError:
-            raise TransportError(Failure.NOT_STARTED, f"cannot connect to {address} in {timeout_s} s") from None
-        except OSError as error:
-            raise TransportError(
-                Failure.NOT_STARTED, f"cannot connect to {address}: {why_not_connected(error)}"
-            ) from error
-        return made
+        return await dial(lambda: cls(loop, limits, on_close), address, timeout_s, tls)
 
     @property
     def ready(self) -> bool:
