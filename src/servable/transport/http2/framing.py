@@ -1,4 +1,4 @@
-"""The half of a connection that both roles share: bytes into frames, and control frames.
+"""The half of a connection that both roles share: bytes into frames, a turn of the loop at a time.
 
 ``data_received`` never raises. A ``PeerError`` anywhere below it becomes GOAWAY and a lingering close.
 """
@@ -13,38 +13,22 @@ from typing import Any, Generic
 
 from servable.transport.http2 import frames, rules
 from servable.transport.http2.blocks import BlockCache, strip
+from servable.transport.http2.control import ControlledConnection
 from servable.transport.http2.errors import PeerError, protocol_error
-from servable.transport.http2.guard import TINY, Guard
-from servable.transport.http2.hpack import DEFAULT_TABLE_SIZE
-from servable.transport.http2.lifetime import FULL_TURN, UNREAD_REPLIES, Lifetime, S
+from servable.transport.http2.guard import TINY
+from servable.transport.http2.lifetime import FULL_TURN, S
 from servable.transport.ledger import Ledger
 from servable.transport.limits import KIB, Limits
 
 log = logging.getLogger("servable.transport")
 
 _LARGE_READ = 128 * KIB  # loops read on while a socket fills their buffer, dozens of times: others come in between
-_CONTROL_PAUSE = 64
-_CONTROL_MAX = 1000
 
 
-class FramedConnection(Lifetime[S], Generic[S]):
+class FramedConnection(ControlledConnection[S], Generic[S]):
     """Frames in and out of one transport. Subclasses give the streams their meaning."""
 
-    __slots__ = (
-        "_held",
-        "_held_size",
-        "_lasting_settings",
-        "_needed",
-        "_turn_is_full",
-        "_unread_replies",
-        "_updates_left",
-        "guard",
-        "in_turn",
-        "ledger",
-        "peer_max_streams",
-        "peer_name",
-        "quota",
-    )
+    __slots__ = ("_held", "_held_size", "_needed", "_turn_is_full", "peer_name", "quota")
 
     def __init__(
         self,
@@ -55,20 +39,12 @@ class FramedConnection(Lifetime[S], Generic[S]):
         clock: Callable[[], float],
         ledger: Ledger | None = None,
     ) -> None:
-        super().__init__(limits, loop, caches, on_close, clock)
-        self.ledger = ledger or Ledger()
-        self.sender.report_stall = self.ledger.stalled
+        super().__init__(limits, loop, caches, on_close, clock, ledger)
         self.peer_name = "a server"
-        self.guard = Guard(limits.rates, self.now)
-        self._updates_left = 0.0
         self.quota = limits.requests_per_turn  # may still begin in this turn; a role that begins none never lowers it
-        self.in_turn = False
-        """Input is being processed; its end flushes, so nobody else needs to."""
-        self.peer_max_streams = frames.MAX_STREAM_ID
-        self._lasting_settings: dict[int, int] = {}
         self._turn_is_full = False  # it ended before the input did, for the sake of other connections
         self._held: list[bytes] = []
-        self._held_size = self._needed = self._unread_replies = 0
+        self._held_size = self._needed = 0
 
     @abstractmethod
     def _preface(self, data: bytes) -> int:
@@ -79,10 +55,6 @@ class FramedConnection(Lifetime[S], Generic[S]):
         """Handle a HEADERS frame, and what follows it if that is quicker; return where to go on."""
 
     @abstractmethod
-    def _block(self, stream_id: int, flags: int, block: bytes) -> None:
-        """Handle a complete header block."""
-
-    @abstractmethod
     def _deliver(self, stream: S, part: bytes, flow: int, *, end: bool) -> None:
         """Handle DATA of a stream."""
 
@@ -91,36 +63,8 @@ class FramedConnection(Lifetime[S], Generic[S]):
         """Judge DATA without a stream."""
 
     @abstractmethod
-    def _is_idle(self, stream_id: int) -> bool:
-        """Return True if no HEADERS has ever opened or skipped the stream."""
-
-    @abstractmethod
-    def _reset(self, stream: S, code: int) -> None:
-        """End a stream because of the peer."""
-
-    @abstractmethod
-    def _given_up(self, stream: S, code: int) -> None:
-        """The peer sent RST_STREAM for a stream."""
-
-    @abstractmethod
     def _takes_tiny(self, stream: S, size: int) -> bool:
         """Return True if DATA frames of so few bytes are normal for the stream."""
-
-    @abstractmethod
-    def _opened(self) -> int:
-        """Return how many streams there have been."""
-
-    @abstractmethod
-    def _pinged(self) -> None:
-        """Judge a PING of the peer's."""
-
-    @abstractmethod
-    def _went_away(self, last_stream_id: int, code: int, debug: bytes) -> None:
-        """The peer sent GOAWAY."""
-
-    @abstractmethod
-    def _ponged(self, payload: bytes) -> None:
-        """A PING of ours came back."""
 
     @abstractmethod
     def _input_ends(self) -> None:
@@ -171,9 +115,6 @@ class FramedConnection(Lifetime[S], Generic[S]):
             self._fail(frames.INTERNAL_ERROR, "internal error")
         finally:
             self.in_turn = False
-
-    def _stalled(self) -> None:
-        self.ledger.count("send_stalled")
 
     def _fault(self, fault: PeerError) -> None:
         """End the connection because of what the peer did."""
@@ -295,106 +236,3 @@ class FramedConnection(Lifetime[S], Generic[S]):
                 self.guard.charge("empty_data", self.now)
             self._block_opened_at = self.now
             self.blocks.begin(stream_id, flags, payload)
-
-    def _control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if kind == frames.PING:
-            if flags & frames.ACK:
-                self._ponged(payload)
-            else:
-                self._pinged()
-                self._answer(frames.ping(payload, frames.ACK))
-        elif kind == frames.RST_STREAM:
-            stream = self.streams.get(stream_id)
-            if stream is not None:
-                self._given_up(stream, int.from_bytes(payload, "big"))
-            elif self._is_idle(stream_id):
-                raise protocol_error("RST_STREAM on an idle stream")
-            else:
-                self.guard.stray(self._opened())
-        elif kind == frames.SETTINGS:
-            self._settings(flags, payload)
-        elif kind == frames.CONTINUATION:
-            self.blocks.add(payload)
-            if flags & frames.END_HEADERS:
-                block_flags, block = self.blocks.finish()
-                self.guard.header_block(len(block), self.now)
-                self._block(stream_id, block_flags, block)
-        elif kind == frames.GOAWAY:
-            last, code = int.from_bytes(payload[:4], "big"), int.from_bytes(payload[4:8], "big")
-            self._went_away(last & frames.MAX_STREAM_ID, code, payload[8:])
-        elif kind == frames.PRIORITY:
-            rules.check_priority(payload, stream_id)
-            self.guard.stray(self._opened())
-        else:
-            self.guard.glitch(self.now)
-
-    def _settings(self, flags: int, payload: bytes) -> None:
-        if flags & frames.ACK:
-            if self._settings_pending:
-                self._settings_pending = False
-                self.receiver.acknowledged()
-                for stream in self.streams.values():
-                    self._extend(stream)
-            else:
-                self.guard.glitch(self.now)
-            return
-        self.guard.charge("settings_flood", self.now)
-        sender = self.sender
-        for key, value in rules.read_settings(payload):
-            if key == frames.HEADER_TABLE_SIZE:
-                if value < DEFAULT_TABLE_SIZE:
-                    sender.promise_no_table()
-            elif key == frames.MAX_CONCURRENT_STREAMS:
-                self.peer_max_streams = value
-            elif key == frames.INITIAL_WINDOW_SIZE:
-                if any(value + stream.credit > frames.MAX_WINDOW for stream in self.streams.values()):
-                    raise PeerError(frames.FLOW_CONTROL_ERROR, "a stream's window grew too large")
-                sender.change_initial_window(value)
-            elif key == frames.MAX_FRAME_SIZE:
-                sender.max_frame = value
-            else:
-                rules.check_lasting(self._lasting_settings, key, value)
-        self._answer(frames.SETTINGS_ACK)
-
-    def _window_update(self, stream_id: int, payload: bytes) -> None:
-        self._updates_left -= 1
-        if self._updates_left < 0:
-            self._updates_left += self.guard.more_updates(self._opened(), self.sender.data_frames)
-        increment = int.from_bytes(payload, "big") & frames.MAX_WINDOW
-        if not increment:
-            raise protocol_error("WINDOW_UPDATE of nothing")
-        sender = self.sender
-        if not stream_id:
-            sender.window += increment
-            if sender.window > frames.MAX_WINDOW:
-                raise PeerError(frames.FLOW_CONTROL_ERROR, "the connection's window grew too large")
-            return
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            if self._is_idle(stream_id):
-                raise protocol_error("WINDOW_UPDATE on an idle stream")
-            return
-        stream.credit += increment
-        if sender.initial_window + stream.credit > frames.MAX_WINDOW:
-            self._refuse(stream, frames.FLOW_CONTROL_ERROR)
-        elif stream.outgoing is not None:
-            sender.stream_credited(stream)
-
-    def _extend(self, stream: S) -> None:
-        """Let an unfinished body go on."""
-        if stream.incoming is not None:
-            update = self.receiver.extend(stream.stream_id, stream.incoming)
-            if update:
-                self.sender.out.append(update)
-
-    def _answer(self, frame: bytes) -> None:
-        """Send a control frame that the peer caused. One that never reads may not make us keep them for ever."""
-        self.sender.out.append(frame)
-        if self.sender.paused:
-            self._unread_replies += 1
-            if self._unread_replies > _CONTROL_MAX and self.in_turn:
-                raise PeerError(frames.ENHANCE_YOUR_CALM, "replies are not being read", "unread_replies")
-            if self._unread_replies > _CONTROL_PAUSE:
-                self._stop_reading(UNREAD_REPLIES)
-        else:
-            self._unread_replies = 0
