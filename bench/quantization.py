@@ -144,7 +144,7 @@ def _make(row: Row, wish: Wish, source: Artifact, data: Samples, out: Path) -> N
         row.reason = re.sub(r"/\S+/(\S*)", r"\1", error.message)[:200]
     else:
         row.artifact = done.outcome.artifact
-        floats = [one.relative for one in done.outcome.verdict.differences if one.cosine is not None]
+        floats = [one.relative for one in done.outcome.verdict.outputs.values() if one.cosine is not None]
         row.relative = max(floats, default=0.0)
         row.agreement = done.outcome.verdict.agreement
         row.before, row.accuracy = (None, None) if done.accuracy is None else done.accuracy

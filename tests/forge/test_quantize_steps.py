@@ -10,7 +10,7 @@ import pytest
 from servable.core.errors import Code, ServingError
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT64
-from servable.forge.quantization.quantize import batches_for, check_rows, methods_asked, read_labels, with_labels
+from servable.forge.quantization.quantize import check_rows, methods_asked, read_labels, with_labels
 from servable.forge.quantization.steps import METHODS, STEPS, step_for
 from servable.forge.samples import Samples
 from servable.forge.steps import steps
@@ -136,12 +136,6 @@ def test_there_is_one_label_a_row() -> None:
     for count, whole in ((9, True), (3, True), (3, False)):
         with pytest.raises(ServingError, match=f"there are {count} labels for 4 rows of rows.npz"):
             with_labels(data, np.arange(count), whole=whole)
-
-
-def test_all_rows_are_compared() -> None:
-    data = rows(np.zeros((110, 2), np.float32), np.zeros(110, np.int64))
-    assert batches_for(data) == (1, 2, 7, 32, 32, 32)
-    assert batches_for(None) == (1, 2, 7)
 
 
 def test_one_method_is_asked_for() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -32,9 +34,9 @@ def test_the_same_is_within_every_tolerance() -> None:
 
 def test_a_difference_is_measured() -> None:
     (one,) = verdict_of(RIGHT + np.array([[0, 0.5], [0, 0]], np.float32)).differences
-    assert one.max_abs == pytest.approx(0.5)
-    assert one.relative == pytest.approx(0.125)
-    assert one.agreement == 1
+    assert one.distance.max_abs == pytest.approx(0.5)
+    assert one.distance.relative == pytest.approx(0.125)
+    assert one.distance.agreement == 1
     assert "differs by up to 0.5" in one.fault
 
 
@@ -58,12 +60,75 @@ def test_each_tolerance_finds_its_own_fault() -> None:
 )
 def test_what_is_no_number(right: list[float], answer: list[float], nan: str, ok: bool) -> None:
     verdict = verdict_of(np.array([answer], np.float32), right=np.array([right], np.float32))
-    assert verdict.differences[0].nan == nan
+    assert verdict.differences[0].distance.nan == nan
     assert verdict.ok == ok
 
 
 def test_nan_is_a_fault_at_any_tolerance() -> None:
     assert not verdict_of(np.full_like(RIGHT, np.nan), INT8).ok
+
+
+def answered(sizes: list[int], wrong: list[int], sharp: float = 1.0, size_wrong: int = 0):
+    """Return questions of these sizes with right answers of two scores, and answers whose rows ``wrong`` are swapped.
+
+    ``size_wrong``: all rows of batches of that size are.
+    """
+    asked, right, found = [], [], []
+    for number, size in enumerate(sizes):
+        rows = np.arange(sum(sizes[:number]), sum(sizes[:number]) + size)
+        scores = np.tile(np.array([[0.5 + sharp / 2, 0.5 - sharp / 2]], np.float32), (size, 1))
+        other = scores.copy()
+        swapped = np.isin(rows, wrong) | (size == size_wrong)
+        other[swapped] = other[swapped, ::-1]
+        asked.append(Question("s", size, {}))
+        right.append({"y": scores})
+        found.append({"y": other})
+    return asked, right, found
+
+
+def test_smaller_numbers_are_judged_by_all_rows_together() -> None:
+    one_of_sixty = compare(*answered([1] * 8 + [2] * 10 + [32], wrong=[9]), Tolerance(None, None, cosine=0.98))
+    assert one_of_sixty.ok
+    assert one_of_sixty.cosine == pytest.approx(59 / 60)
+    of_two = {one.rows: one for one in one_of_sixty.differences}[2]
+    assert (of_two.asked, of_two.distance.cosine) == (20, pytest.approx(0.95))  # less than 0.98: by one row of 20
+    two_of_sixty = compare(*answered([1] * 8 + [2] * 10 + [32], wrong=[9, 40]), Tolerance(None, None, cosine=0.98))
+    assert two_of_sixty.faults == ("s/y: cosine 0.96667; at least 0.98 is asked for",)
+    shares = [
+        compare(*answered([8] * 25, wrong), Tolerance(None, None, agreement=0.99)).ok for wrong in ([1, 9], [1, 9, 17])
+    ]
+    assert shares == [True, False]
+
+
+def test_smaller_numbers_go_wrong_at_one_batch_size_alone() -> None:
+    batches = [1] * 8 + [2] * 4 + [32] * 30
+    verdict = compare(*answered(batches, [], 0.5, size_wrong=2), Tolerance(None, None, cosine=0.98))
+    assert verdict.cosine is not None
+    assert verdict.cosine > 0.99  # over all rows it would do
+    assert verdict.faults == ("s/y at batch 2: cosine 0.60000 at this size; at least 0.94 is asked for",)
+
+
+def test_nan_and_exact_limits_are_judged_batch_by_batch() -> None:
+    asked, right, found = answered([1] * 8 + [32] * 30, wrong=[])
+    found[3]["y"][0, 0] += 2e-4
+    assert "s/y at batch 1: differs by up to 0.0002" in compare(asked, right, found, EXACT).faults[0]
+    found[3]["y"][0, 0] = np.nan
+    assert "s/y at batch 1: NaN" in compare(asked, right, found, INT8).faults[0]
+
+
+def test_the_largest_difference_is_over_the_largest_value_of_all_batches() -> None:
+    asked = [Question("s", 1, {}), Question("s", 2, {})]
+    right = [{"y": np.array([[0.1, 0.0]])}, {"y": np.array([[1.0, 0.0], [0.0, 1.0]])}]
+    found = [{"y": np.array([[0.1, 0.02]])}, right[1]]
+    assert compare(asked, right, found, Tolerance(None, None, relative=0.021)).ok
+    faults = compare(asked, right, found, Tolerance(None, None, relative=0.019)).faults
+    assert faults == ("s/y: differs by 0.02 of the largest value; allowed: 0.019",)
+
+
+def test_infinity_is_far_at_any_tolerance_of_size_and_valid_json() -> None:
+    verdict = verdict_of(np.full_like(RIGHT, np.inf), Tolerance(None, None, relative=0.5))
+    assert "differs by inf of the largest value" in verdict.faults[0]
+    assert json.loads(json.dumps(verdict.as_json(), allow_nan=False))["differences"][0]["max_abs"] is None
 
 
 def test_shapes_and_names_and_types() -> None:
@@ -85,26 +150,41 @@ def test_integers_and_strings_are_the_same_or_not() -> None:
 
 
 def test_questions_are_asked_at_several_sizes_and_with_nan() -> None:
-    asked = questions(SIGNATURE, made_up(SIGNATURE, 5), (1, 8))
-    assert [(one.rows, one.probe, one.inputs["x"].shape) for one in asked] == [
-        (1, False, (1, 3)), (8, False, (8, 3)), (1, True, (1, 3)),
-    ]  # fmt: skip
-    assert np.isnan(asked[2].inputs["x"]).any()
-    assert not np.isnan(asked[0].inputs["x"]).any()
+    asked = questions(SIGNATURE, made_up(SIGNATURE, 5), (1, 3, 8))
+    assert [one.rows for one in asked if not one.probe] == [1] * 8 + [3] * 3 + [8]  # at least 8 rows at each size
+    assert all(one.inputs["x"].shape == (one.rows, 3) for one in asked)
+    assert [np.isnan(one.inputs["x"]).any() for one in asked] == [one.probe for one in asked]
+    assert asked[-1].probe
 
 
 def test_a_fixed_batch_is_asked_alone() -> None:
     fixed = Signature("s", {"x": TensorSpec("x", INT64, (4, 2))}, {})
     asked = questions(fixed, Samples({"x": np.arange(6).reshape(3, 2)}, "here"), (1, 8))
-    assert [one.rows for one in asked] == [4, 4]  # as often as there are rows to ask
+    assert [one.rows for one in asked] == [4] * 4  # as often as there are rows to ask
     assert asked[0].inputs["x"][3].tolist() == [0, 1]
     assert asked[1].inputs["x"][0].tolist() == [2, 3]
 
 
 def test_many_batches_see_many_rows() -> None:
-    asked = questions(SIGNATURE, made_up(SIGNATURE, 12), (1, 2, 4, 4), probe=False)
-    seen = np.concatenate([one.inputs["x"] for one in asked])
-    assert len(np.unique(seen, axis=0)) == 11
+    asked = questions(SIGNATURE, made_up(SIGNATURE, 24), (2, 8), probe=False)
+    assert len(seen(asked)) == 16
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(5, [4, 4]), (8, [4, 4]), (9, [4, 4, 1]), (75, [4, 4, 32, 32, 3])])
+def test_the_whole_data_is_asked(rows: int, sizes: list[int]) -> None:
+    asked = questions(SIGNATURE, made_up(SIGNATURE, rows), (4,), whole=True, probe=False)
+    assert [one.rows for one in asked] == sizes
+    assert len(seen(asked)) == rows
+
+
+def test_the_whole_data_is_asked_of_a_fixed_batch() -> None:
+    fixed = Signature("s", {"x": TensorSpec("x", FLOAT32, (4, 3))}, {})
+    asked = questions(fixed, Samples({"x": np.arange(120.0).reshape(40, 3)}, "here"), (1,), whole=True, probe=False)
+    assert len(seen(asked)) == 40
+
+
+def seen(asked: list[Question]) -> np.ndarray:
+    return np.unique(np.concatenate([one.inputs["x"] for one in asked]), axis=0)
 
 
 def test_a_probe_is_noted_not_judged() -> None:

@@ -130,17 +130,18 @@ def print_outcome(outcome: Outcome, *, as_json: bool = False) -> None:
 
 def print_verdict(verdict: Verdict) -> None:
     """Print the table of a comparison."""
-    columns = ("signature", "output", "batch", "max |d|", "relative", "cosine", "same top class", "NaN", "")
+    columns = ("signature", "output", "batch", "rows", "max |d|", "relative", "cosine", "same top class", "NaN", "")
     rows = [
         (
             one.signature,
             one.output,
             str(one.rows),
-            f"{one.max_abs:.3g}",
-            f"{one.relative:.3g}",
-            "" if one.cosine is None else f"{one.cosine:.6f}",
-            "" if one.agreement is None else f"{100 * one.agreement:.1f} %",
-            one.nan,
+            str(one.asked),
+            f"{one.distance.max_abs:.3g}",
+            f"{one.distance.relative:.3g}",
+            "" if one.distance.cosine is None else f"{one.distance.cosine:.6f}",
+            "" if one.distance.agreement is None else f"{100 * one.distance.agreement:.1f} %",
+            one.distance.nan,
             one.fault or "ok",
         )
         for one in verdict.differences

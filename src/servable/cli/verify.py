@@ -9,7 +9,7 @@ from pathlib import Path
 from servable.cli import DONE, FAILED
 from servable.cli.forging import MODEL_HELP, add_data_arguments, print_verdict, write_json
 from servable.forge.artifacts import find_source
-from servable.forge.samples import from_file, made_up
+from servable.forge.samples import from_file, made_up_for
 from servable.forge.verify import BATCHES, EXACT, HALF, INT8, Tolerance, answers, compare, questions
 from servable.forge.workshop import QUESTION_ROWS, open_model
 
@@ -61,11 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
             for signature in reference.signatures.values():
                 if arguments.signature in (None, signature.name):
                     samples = (
-                        made_up(signature, QUESTION_ROWS)
+                        made_up_for(reference, signature, QUESTION_ROWS)
                         if arguments.data is None
                         else from_file(arguments.data, signature, arguments.samples)
                     )
-                    asked += questions(signature, samples, batches)
+                    asked += questions(signature, samples, batches, whole=arguments.data is not None)
             if not asked:
                 from servable.core.errors import invalid_argument
 

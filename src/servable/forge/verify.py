@@ -7,8 +7,8 @@ some engines go wrong at one alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -16,13 +16,19 @@ import numpy as np
 
 from servable.core.errors import ServingError, failed_precondition
 from servable.core.signatures import Signature
-from servable.core.tensors import Array, close
+from servable.core.tensors import ATOL, RTOL, Array, close
 from servable.engines.base import Model
 from servable.forge.arrays import Tensors
-from servable.forge.samples import Samples, agreement
+from servable.forge.distance import Distance, total
+from servable.forge.samples import Samples
 
 BATCHES: Final = (1, 2, 7)
 """Batch sizes at which models are compared, unless the signature fixes one."""
+LEAST_ROWS: Final = 8
+"""How many rows each of these sizes sees at least: few rows say little of smaller numbers."""
+ROWS_AT_ONCE: Final = 32
+ONE_SIZE: Final = 3.0
+"""So many times as far as all rows together the rows of one batch size may be off, of which there are few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +40,8 @@ class Tolerance:
     the same top class.
     """
 
-    rtol: float | None = 1e-4
-    atol: float | None = 1e-5
+    rtol: float | None = RTOL
+    atol: float | None = ATOL
     relative: float | None = None
     cosine: float | None = None
     agreement: float | None = None
@@ -74,20 +80,25 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One output at one batch size. ``nan``: "none", "same" places in both, or "differs".
-
-    ``relative`` is max |d| / max |reference|; ``agreement`` and ``cosine`` are ``None`` where they mean nothing.
-    """
+    """One output at one batch size: ``asked`` rows in batches of ``rows``."""
 
     signature: str
     output: str
     rows: int
-    max_abs: float
-    relative: float
-    cosine: float | None
-    agreement: float | None
-    nan: str
+    asked: int
+    distance: Distance
     fault: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "signature": self.signature,
+            "output": self.output,
+            "rows": self.rows,
+            "asked": self.asked,
+            **self.distance.as_json(),
+            "fault": self.fault,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,51 +116,62 @@ class Verdict:
         return not self.faults
 
     @property
+    def outputs(self) -> Mapping[tuple[str, str], Distance]:
+        """Return how far each output is off over all rows, by signature and name."""
+        found: dict[tuple[str, str], list[Distance]] = {}
+        for one in self.differences:
+            found.setdefault((one.signature, one.output), []).append(one.distance)
+        return {key: total(distances) for key, distances in found.items()}
+
+    @property
     def max_abs(self) -> float:
         """Return the largest difference of any number."""
-        return max((one.max_abs for one in self.differences), default=0.0)
+        return max((one.distance.max_abs for one in self.differences), default=0.0)
 
     @property
     def relative(self) -> float:
-        """Return the largest difference over the largest number of the reference."""
-        return max((one.relative for one in self.differences), default=0.0)
+        """Return the largest difference over the largest number of the reference, of the worst output."""
+        return max((one.relative for one in self.outputs.values()), default=0.0)
 
     @property
     def cosine(self) -> float | None:
-        """Return the least cosine."""
-        return min((one.cosine for one in self.differences if one.cosine is not None), default=None)
+        """Return the cosine over all rows of the worst output."""
+        return min((one.cosine for one in self.outputs.values() if one.cosine is not None), default=None)
 
     @property
     def agreement(self) -> float | None:
         """Return the share of all rows with the same top class, over all outputs and batches."""
-        found = [(one.agreement, one.rows) for one in self.differences if one.agreement is not None]
-        total = sum(rows for _, rows in found)
-        return sum(share * rows for share, rows in found) / total if total else None
+        return self.agreed[0] / self.agreed[1] if self.agreed[1] else None
+
+    @property
+    def agreed(self) -> tuple[int, int]:
+        """Return how many rows have the same top class, and how many have one."""
+        found = [one.distance for one in self.differences]
+        return sum(one.agreed for one in found), sum(one.chosen for one in found)
 
     def as_json(self) -> dict[str, Any]:
         """Return it for JSON."""
         return {
             "ok": self.ok,
             "tolerance": str(self.tolerance),
-            "max_abs": self.max_abs,
-            "relative": self.relative,
+            "max_abs": self.max_abs if math.isfinite(self.max_abs) else None,
+            "relative": self.relative if math.isfinite(self.relative) else None,
             "cosine": self.cosine,
             "agreement": self.agreement,
             "faults": list(self.faults),
             "notes": list(self.notes),
-            "differences": [asdict(one) for one in self.differences],
+            "differences": [one.as_json() for one in self.differences],
         }
 
 
 def questions(
-    signature: Signature, samples: Samples, batches: Sequence[int] = BATCHES, *, probe: bool = True
+    signature: Signature, samples: Samples, batches: Sequence[int] = BATCHES, *, whole: bool = False, probe: bool = True
 ) -> list[Question]:
     """Return what to ask: the samples at several batch sizes, and rows with NaN in them where inputs are floats.
 
-    Each batch begins where the one before ended, so that many batches see many rows.
+    Each batch begins where the one before ended, so that many batches see many rows; with ``whole`` they see all.
     """
-    fixed = fixed_rows(signature)
-    sizes = (fixed,) * max(1, sum(batches) // fixed) if fixed else tuple(batches)
+    sizes = _sizes(batches, fixed_rows(signature), len(samples) if whole else 0)
     starts = accumulate(sizes, initial=0)
     asked = [
         Question(signature.name, size, samples.batch(size, start)) for size, start in zip(sizes, starts, strict=False)
@@ -161,6 +183,15 @@ def questions(
             inputs[name].reshape(-1)[:1] = np.nan
         asked.append(Question(signature.name, sizes[0], inputs, probe=True))
     return asked
+
+
+def _sizes(batches: Sequence[int], fixed: int | None, rows: int) -> list[int]:
+    """Return the sizes of the batches: each as often as sees ``LEAST_ROWS``, then what it takes to see all ``rows``."""
+    sizes = [size for size in batches for _ in range(-(-LEAST_ROWS // max(1, size)))]
+    if fixed:
+        return [fixed] * max(1, max(sum(sizes), rows) // fixed)
+    left = max(0, rows - sum(sizes))
+    return [*sizes, *[ROWS_AT_ONCE] * (left // ROWS_AT_ONCE), *filter(None, [left % ROWS_AT_ONCE])]
 
 
 def fixed_rows(signature: Signature) -> int | None:
@@ -197,28 +228,27 @@ def answers(model: Model, asked: Sequence[Question], renamed: Mapping[str, str] 
 def compare(
     asked: Sequence[Question], expected: Sequence[Tensors], found: Sequence[Tensors], tolerance: Tolerance
 ) -> Verdict:
-    """Judge a candidate's answers by the reference's."""
-    differences: list[Difference] = []
+    """Judge a candidate's answers by the reference's.
+
+    Shapes, NaN, integers and the bounds of every element are judged batch by batch. The cosine, the largest difference
+    and the top class are judged over all rows of an output: of a few rows they are noise. An engine that goes wrong at
+    one batch size is found by the cosine of that size alone, which may be ``ONE_SIZE`` times as far off.
+    """
+    batches: dict[tuple[str, str, int], list[_Batch]] = {}
     notes: list[str] = []
     for question, right, answer in zip(asked, expected, found, strict=True):
         if question.probe:
-            note = _probe(right, answer)
-            if note and note not in notes:
-                notes.append(note)
+            notes.append(_probe(right, answer))
             continue
         for name, reference in right.items():
-            if name not in answer:
-                differences.append(_missing(question, name, answer))
-                continue
-            if reference.dtype != answer[name].dtype:
-                note = f"output {name} is {answer[name].dtype}, was {reference.dtype}"
-                notes += [note] if note not in notes else []
-            differences.append(_difference(question, name, reference, answer[name], tolerance))
-    verdict = Verdict(tolerance, tuple(differences), notes=tuple(notes))
+            batch = _batch(reference, answer, name, tolerance)
+            batches.setdefault((question.signature, name, question.rows), []).append(batch)
+            if name in answer and reference.dtype != answer[name].dtype:
+                notes.append(f"output {name} is {answer[name].dtype}, was {reference.dtype}")
+    differences = tuple(_difference(*key, of_size, tolerance) for key, of_size in batches.items())
     faults = [f"{one.signature}/{one.output} at batch {one.rows}: {one.fault}" for one in differences if one.fault]
-    if tolerance.agreement is not None and (share := verdict.agreement) is not None and share < tolerance.agreement:
-        faults.append(f"the top class is the same for {100 * share:.4g} % of rows, not {100 * tolerance.agreement:g} %")
-    return replace(verdict, faults=tuple(dict.fromkeys(faults)))
+    verdict = Verdict(tolerance, differences, notes=tuple(note for note in dict.fromkeys(notes) if note))
+    return replace(verdict, faults=tuple(dict.fromkeys([*faults, *_faults(verdict, tolerance)])))
 
 
 def _signature(model: Model, wanted: str, renamed: Mapping[str, str]) -> Signature:
@@ -231,63 +261,61 @@ def _signature(model: Model, wanted: str, renamed: Mapping[str, str]) -> Signatu
     return found
 
 
-def _difference(question: Question, name: str, right: Array, answer: Array, tolerance: Tolerance) -> Difference:
-    def result(max_abs: float, relative: float, cosine: float | None, nan: str, fault: str) -> Difference:
-        share = agreement(right, answer) if right.shape == answer.shape else None
-        return Difference(question.signature, name, question.rows, max_abs, relative, cosine, share, nan, fault)
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One output of one batch: how far it is off, and what is wrong with it by itself."""
 
+    distance: Distance
+    rows: int = 0
+    fault: str = ""
+
+
+_FAR: Final = Distance(math.inf, math.inf)
+
+
+def _batch(right: Array, answers_: Tensors, name: str, tolerance: Tolerance) -> _Batch:
+    if name not in answers_:
+        return _Batch(_FAR, fault=f"the output is not there; there are {', '.join(answers_) or 'none'}")
+    answer = answers_[name]
     if right.shape != answer.shape:
-        fault = f"shape {list(answer.shape)}, expected {list(right.shape)}"
-        return result(math.inf, math.inf, None, "none", fault)
-    if right.dtype.hasobject or answer.dtype.hasobject or (right.dtype.kind in "biu" and answer.dtype.kind in "biu"):
-        same = right == answer
-        wrong = int(same.size - np.count_nonzero(same))
-        fault = f"{wrong} of {right.size} elements are not the same" if wrong and _judged(tolerance) else ""
-        return result(float(wrong), wrong / max(1, right.size), None, "none", fault)
-    left, other = right.astype(np.float64), answer.astype(np.float64)
-    holes = np.isnan(left), np.isnan(other)
-    nan = "none" if not (holes[0].any() or holes[1].any()) else "same" if np.array_equal(*holes) else "differs"
-    both = ~(holes[0] | holes[1])
-    max_abs, relative, cosine = _distance(left[both], other[both])
-    fault = "NaN where the source has none, or the other way about" if nan == "differs" else ""
-    return result(max_abs, relative, cosine, nan, fault or _fault(left, other, max_abs, relative, cosine, tolerance))
+        return _Batch(_FAR, fault=f"shape {list(answer.shape)}, expected {list(right.shape)}")
+    distance = Distance.between(right, answer)
+    fault = ""
+    if distance.nan == "differs":
+        fault = "NaN where the source has none, or the other way about"
+    elif tolerance.rtol is not None and distance.counted and distance.max_abs:
+        fault = f"{distance.max_abs:.0f} of {right.size} elements are not the same"
+    elif tolerance.rtol is not None and not distance.counted:
+        left, other = right.astype(np.float64), answer.astype(np.float64)
+        if not close(other, left, tolerance.rtol, tolerance.atol or 0.0):
+            fault = f"differs by up to {distance.max_abs:.3g} (relative {distance.relative:.3g}); allowed: {tolerance}"
+    return _Batch(distance, len(right) if right.ndim else 1, fault)
 
 
-def _judged(tolerance: Tolerance) -> bool:
-    """Return whether every element must be right: integers and strings have no other measure."""
-    return tolerance.rtol is not None
+def _difference(signature: str, output: str, rows: int, batches: Sequence[_Batch], tolerance: Tolerance) -> Difference:
+    distance = total(batch.distance for batch in batches)
+    fault = next((batch.fault for batch in batches if batch.fault), "")
+    if not fault and tolerance.cosine is not None and distance.cosine is not None:
+        least = 1 - ONE_SIZE * (1 - tolerance.cosine)
+        if distance.cosine < least:
+            fault = f"cosine {distance.cosine:.5f} at this size; at least {least:g} is asked for"
+    return Difference(signature, output, rows, sum(batch.rows for batch in batches), distance, fault)
 
 
-def _distance(left: Array, right: Array) -> tuple[float, float, float | None]:
-    if not left.size:
-        return 0.0, 0.0, None
-    with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.abs(left - right)
-    gap[left == right] = 0.0  # infinities of one sign
-    max_abs = float(gap.max())
-    largest = float(np.abs(left).max())
-    relative = max_abs / largest if largest else (0.0 if not max_abs else math.inf)
-    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
-    cosine = float(np.dot(left.reshape(-1), right.reshape(-1)) / norms) if norms and math.isfinite(norms) else None
-    return max_abs, relative, cosine
-
-
-def _fault(
-    left: Array, right: Array, max_abs: float, relative: float, cosine: float | None, tolerance: Tolerance
-) -> str:
-    if tolerance.rtol is not None and not close(right, left, tolerance.rtol, tolerance.atol or 0.0):
-        return f"differs by up to {max_abs:.3g} (relative {relative:.3g}); allowed: {tolerance}"
-    if tolerance.relative is not None and relative > tolerance.relative:
-        return f"differs by {relative:.3g} of the largest value; allowed: {tolerance.relative:g}"
-    if tolerance.cosine is not None and cosine is not None and cosine < tolerance.cosine:
-        return f"cosine {cosine:.5f}; at least {tolerance.cosine:g} is asked for"
-    return ""
-
-
-def _missing(question: Question, name: str, answer: Tensors) -> Difference:
-    there = ", ".join(answer) or "none"
-    fault = f"the output is not there; there are {there}"
-    return Difference(question.signature, name, question.rows, math.inf, math.inf, None, None, "none", fault)
+def _faults(verdict: Verdict, tolerance: Tolerance) -> Iterator[str]:
+    """Yield what is wrong with all rows of an output together."""
+    told = {(one.signature, one.output) for one in verdict.differences if one.fault}
+    for (signature, output), all_rows in verdict.outputs.items():
+        where = f"{signature}/{output}"
+        if (signature, output) in told or all_rows.counted:
+            continue
+        if tolerance.relative is not None and all_rows.relative > tolerance.relative:
+            yield f"{where}: differs by {all_rows.relative:.3g} of the largest value; allowed: {tolerance.relative:g}"
+        if tolerance.cosine is not None and all_rows.cosine is not None and all_rows.cosine < tolerance.cosine:
+            yield f"{where}: cosine {all_rows.cosine:.5f}; at least {tolerance.cosine:g} is asked for"
+    share = verdict.agreement
+    if tolerance.agreement is not None and share is not None and share < tolerance.agreement:
+        yield f"the top class is the same for {100 * share:.4g} % of rows, not {100 * tolerance.agreement:g} %"
 
 
 def _probe(right: Tensors, answer: Tensors) -> str:

@@ -88,13 +88,15 @@ def perform(
     tolerance: Tolerance | None = None,
     engine: str | None = None,
     batches: Sequence[int] = BATCHES,
+    whole: bool = False,
     judge: Callable[[Artifact], Sequence[str]] = lambda _made: (),
     report: Report = lambda _line: None,
 ) -> Outcome:
     """Do one step and return what came of it; ``final`` is a folder or file as ``destination`` reads it.
 
     ``data`` calibrates a step that wants it, and is what both models are compared on; without it inputs are made up.
-    ``engine`` is the one that the result is verified with; by default the one that would serve it. ``judge`` sees what
+    ``engine`` is the one that the result is verified with; by default the one that would serve it. ``whole`` compares
+    on all rows of the data, where some at each of the ``batches`` would do. ``judge`` sees what
     was made before it is published, and returns what it finds wrong with it. Raises
     ``NotVerifiedError`` if it answers differently, else what went wrong in the step.
     """
@@ -122,6 +124,7 @@ def perform(
                 tolerance or step.tolerance,
                 engine,
                 batches,
+                whole,
                 facts,
                 options,
             )
@@ -278,6 +281,7 @@ def _verify(
     tolerance: Tolerance,
     engine: str | None,
     batches: Sequence[int],
+    whole: bool,
     facts: Facts,
     options: Mapping[str, Any] | None,
 ) -> Verdict:
@@ -291,7 +295,7 @@ def _verify(
         asked = [
             question
             for one in wanted
-            for question in questions(_narrow(one, candidate, renamed), _rows(one, data), batches)
+            for question in questions(_narrow(one, candidate, renamed), _rows(one, data), batches, whole=whole)
         ]
         if not asked:
             raise internal(f"{step.name}: there is no signature to compare")

@@ -19,12 +19,11 @@ from servable.forge.quantization.rows import CALIBRATE, LEAST
 from servable.forge.quantization.steps import ENGINES, TOOLCHAINS, step_for
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
-from servable.forge.verify import BATCHES, fixed_rows
+from servable.forge.verify import ROWS_AT_ONCE, fixed_rows
 from servable.forge.workshop import Outcome, open_model, perform
 
 AGREEMENT: Final = 0.99
 """The share of rows whose top class must stay, where rows were given."""
-ROWS_AT_ONCE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +101,10 @@ def quantize(
         options=options,
         tolerance=replace(step.tolerance, agreement=share),
         engine=engine,
-        batches=batches_for(data),
+        whole=data is not None,
         report=report,
     )
     return Quantized(outcome, _accuracy(source, outcome.artifact, engine, data, wish))
-
-
-def batches_for(data: Samples | None) -> tuple[int, ...]:
-    """Return the batch sizes to compare at: the usual ones, then enough of 32 to see all rows."""
-    if data is None:
-        return BATCHES
-    left = max(0, len(data) - sum(BATCHES))
-    return BATCHES + (ROWS_AT_ONCE,) * (left // ROWS_AT_ONCE)
 
 
 def check_rows(data: Samples, signature: Signature) -> None:
