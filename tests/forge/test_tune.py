@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,14 +21,17 @@ from servable.engines.fingerprint import fingerprint
 from servable.engines.plan import find_artifact
 from servable.engines.plan_cache import plans_dir
 from servable.engines.tuned_plan import Setting
+from servable.forge.quantization.steps import BRAIN
 from servable.forge.samples import Samples
+from servable.forge.tuning import finals
 from servable.forge.tuning import tune as tuning
 from servable.forge.tuning.choice import Objective
 from servable.forge.tuning.page import as_json, objective_missed, tune_report
 from servable.forge.tuning.plan import plan_file, plan_of
-from servable.forge.tuning.trials import Form, Trial, first_trials, variants
+from servable.forge.tuning.trials import Form, Trial, first_trials, tolerance_of, variants
 from servable.forge.tuning.tune import tune
 from servable.forge.tuning.tuned import TuneOptions
+from servable.forge.verify import EXACT
 from servable.report.html import write_html
 
 
@@ -65,7 +69,7 @@ def test_a_plan_is_made_of_candidates_that_answer_rightly(
     )
     said: list[str] = []
     monkeypatch.setattr(tuning, "variants", lambda trial, _cpus: variants(trial, 2)[:1])
-    monkeypatch.setattr(tuning, "MOST_ROUNDS", tuning.LEAST_ROUNDS)
+    monkeypatch.setattr(finals, "MOST_ROUNDS", finals.LEAST_ROUNDS)
     options = TuneOptions(batches=(1, 4), budget_s=12, engines=("onnxruntime",))
     tuned = tune(network, options, report=said.append)
     assert tuned.samples.made_up
@@ -128,6 +132,16 @@ def test_trials_are_each_form_on_each_engine_that_reads_it() -> None:
     reduced = [one for one in first_trials(forms, ["f32", "bf16"]) if one.precision == "bf16"]
     assert reduced == [Trial(0, Setting("openvino", "bf16"), "bf16")]
     assert first_trials(forms, ["f32"], ["onnxruntime"]) == [Trial(0, Setting("onnxruntime"))]
+
+
+def test_reduced_precision_may_cost_what_the_step_that_stores_it_may() -> None:
+    given = tolerance_of("bf16", made_up=False)
+    assert (given.relative, given.cosine, given.agreement) == (BRAIN.relative, BRAIN.cosine, 0.99)
+    assert tolerance_of("bf16", made_up=False, most=0.01).relative == 0.01
+    nonsense = tolerance_of("bf16", made_up=True)
+    assert (nonsense.relative, nonsense.cosine, nonsense.agreement) == (0.5, 0.95, None)
+    assert tolerance_of("int8", made_up=True) == replace(tolerance_of("int8", made_up=False), agreement=None)
+    assert tolerance_of("f32", made_up=True, most=0.5) == EXACT
 
 
 def test_variants_fit_the_machine() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from servable.core.errors import ServingError
@@ -27,10 +29,16 @@ def test_nothing_that_is_slower_than_the_default_anywhere_is_taken_alone() -> No
 
 
 def test_a_gain_that_may_be_chance_is_none() -> None:
-    assert proven(1.0, Estimate(1.5, 0.9, 2.5), 1.5) == 1.5
+    assert proven(1.0, Estimate(1.5, 0.97, 2.3), 1.5) == 1.5
     assert proven(1.0, Estimate(1.5, 1.1, 2.0), 1.5) == 1.0
-    assert proven(2.0, Estimate(0.75, 0.6, 1.1), 1.5) == 2.0
+    assert proven(1.55, Estimate(0.97, 0.96, 0.99), 1.5) == 1.55
     assert proven(1.0, None, 1.5) == 1.0
+
+
+def test_what_may_be_a_loss_of_more_than_a_twentieth_does_not_run() -> None:
+    assert proven(1.0, Estimate(1.5, 0.94, 2.4), 1.5) == math.inf
+    times = {0: {1: 1.5, 8: 9.0}, 1: {1: proven(1.0, Estimate(1.5, 0.94, 2.4), 1.5), 8: 4.0}}
+    assert choose_members(times, 0, THROUGHPUT) == {1: 0, 8: 1}
 
 
 def test_of_equals_the_default_stays() -> None:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-difference",
         type=float,
         metavar="X",
-        help="how far reduced precision may be off, over the largest value; default: 0.2 for bf16, 0.3 for int8",
+        help="how far reduced precision may be off, over the largest value; default: 0.1 for bf16, 0.3 for int8",
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="inputs: .npz, .npy, JSON, images or a request log")
     parser.add_argument("--batch", default="1,8,32", metavar="LIST", help="sizes of batch; default: %(default)s")

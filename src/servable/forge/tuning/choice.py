@@ -15,6 +15,8 @@ PAYS: Final = 1.10
 """A second trial in one plan costs memory and a load: it must be so many times as fast somewhere."""
 WORSE: Final = 0.98
 """At no size of batch may a plan be less than so many times as fast as the default."""
+LOSS: Final = 0.95
+"""What may be slower than the default by more than this, by the lower end of its interval, does not run that size."""
 MOST_MEMBERS: Final = 3
 
 Times = Mapping[int, Mapping[int, float]]
@@ -89,10 +91,10 @@ def choose_members(times: Times, default: int, objective: Objective) -> dict[int
 
 
 def proven(seconds: float, gain: Estimate | None, default_s: float) -> float:
-    """Return the time to decide by: a gain over the default that may be chance is none."""
+    """Return the time to decide by: a gain over the default that may be chance is none, and what may lose is out."""
     if gain is None or gain.low is None or gain.low > 1:
         return seconds
-    return max(seconds, default_s)
+    return max(seconds, default_s) if gain.low >= LOSS else math.inf
 
 
 def _fastest(members: Sequence[int], times: Times, sizes: Sequence[int], default: int) -> dict[int, int]:

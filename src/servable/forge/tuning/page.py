@@ -50,8 +50,9 @@ def tune_report(tuned: Tuned, plan: Plan, kept: str) -> Report:
         Section(
             "Candidates",
             (candidates_table(tuned, plan), *_plots(tuned)),
-            f"Medians of rounds in turn with their {CONFIDENCE:.0%} confidence intervals; without brackets: measured "
-            "briefly, and alone. Gains are over the default.",
+            f"Medians of rounds in turn with their {CONFIDENCE:.0%} confidence intervals, of what the plan runs from a "
+            "second measurement in fresh processes; without brackets: measured briefly, and alone. Gains are over the "
+            "default.",
         ),
     ]
     out = [one for one in tuned.results if not one.ok]
@@ -132,7 +133,8 @@ def _doubts(tuned: Tuned, plan: Plan) -> tuple[Block, ...]:
         worst = max(part.difference for part in plan.ranges if part.precision in lower)
         found.append(
             Notice(
-                f"The plan computes in {', '.join(lower)}, as --precision allows: answers differ by up to {worst:.2g}."
+                f"The plan computes in {', '.join(lower)}, as --precision allows: answers differ by up to {worst:.2g} "
+                f"of the largest value{', on inputs that were made up' if tuned.samples.made_up else ''}."
             )
         )
     if tuned.occupied is not None and tuned.occupied > BUSY:

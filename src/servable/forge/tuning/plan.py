@@ -13,17 +13,19 @@ import msgspec
 from servable.engines.fingerprint import outline
 from servable.engines.plan_cache import plans_dir
 from servable.engines.tuned_plan import SCHEMA, Figure, Plan, Range, machine_key
-from servable.forge.tuning.choice import choose_members, proven, ranges
+from servable.forge.tuning.choice import choose_members, ranges
+from servable.forge.tuning.finals import decisive
 from servable.forge.tuning.tuned import Result, Tuned
 from servable.lab.statistics import Estimate
 
 
 def plan_of(tuned: Tuned, now: datetime | None = None) -> Plan:
     """Return the plan: for each range of rows the trial to run, of those that were measured to the end."""
-    able = finalists(tuned)
-    times = {number: found for number, one in able.items() if (found := _times(one, tuned, default=not number))}
-    chosen = choose_members(times, 0, tuned.options.objective)
-    parts = ranges(chosen, times)
+    able, objective, sizes = confirmed(tuned), tuned.options.objective, tuned.options.batches
+    times = {number: decisive(one, able[0], sizes, objective) for number, one in able.items()}
+    chosen = choose_members({number: found for number, found in times.items() if found}, 0, objective)
+    plain = {number: {rows: able[number].seconds(rows, objective) for rows in sizes} for number in set(chosen.values())}
+    parts = ranges(chosen, plain)
     used = sorted({able[number].trial.form for _, number in parts})
     default = tuned.results[0].trial.setting
     engines = {able[number].trial.setting.engine for _, number in parts} | {default.engine}
@@ -38,8 +40,8 @@ def plan_of(tuned: Tuned, now: datetime | None = None) -> Plan:
         forms=tuple(tuned.forms[form].record() for form in used),
         default=default,
         ranges=tuple(
-            _range(rows, used, able[number], sizes)
-            for (rows, number), sizes in zip(parts, _sizes_within([rows for rows, _ in parts], chosen), strict=True)
+            _range(rows, used, able[number], inside)
+            for (rows, number), inside in zip(parts, _sizes_within([rows for rows, _ in parts], chosen), strict=True)
         ),
     )
 
@@ -50,20 +52,6 @@ def _sizes_within(ends: Sequence[int | None], sizes: Iterable[int]) -> list[list
     for size in sorted(sizes):
         found[next(place for place, end in enumerate(ends) if end is None or size <= end)].append(size)
     return found
-
-
-def _times(one: Result, tuned: Tuned, *, default: bool) -> dict[int, float]:
-    """Return the times to decide by, by rows; nothing if a size of batch has none."""
-    objective, sizes = tuned.options.objective, tuned.options.batches
-    if any(one.measured.at(rows) is None for rows in sizes):
-        return {}
-    found = {rows: one.seconds(rows, objective) for rows in sizes}
-    if default:
-        return found
-    return {
-        rows: proven(seconds, one.gains.get(rows), tuned.results[0].seconds(rows, objective))
-        for rows, seconds in found.items()
-    }
 
 
 def _range(rows: int | None, used: Sequence[int], one: Result, sizes: Sequence[int]) -> Range:
@@ -77,6 +65,12 @@ def _range(rows: int | None, used: Sequence[int], one: Result, sizes: Sequence[i
         verdict.relative if verdict is not None else 0.0,
         str(verdict.tolerance) if verdict is not None else "",
     )
+
+
+def confirmed(tuned: Tuned) -> dict[int, Result]:
+    """Return those results, by their place, that a plan may rest on: what won twice, or the default alone."""
+    found = {number: one for number, one in enumerate(tuned.results) if one.ok and one.confirmed}
+    return {0: tuned.results[0], **found}
 
 
 def finalists(tuned: Tuned) -> dict[int, Result]:

@@ -1,13 +1,13 @@
 """Find how a model runs fastest here: measure engines, precisions, threads and streams by size of batch, in children.
 
-Three stages, within a budget of time: every form on every engine, briefly; other threads and streams for those that are
-not far behind; and the best of each size of batch, beside the default, in turn and long enough for intervals. What
-does not answer as the default engine does at f32 is out, however fast it is.
+Four stages, within a budget of time: every form on every engine, briefly; other threads and streams for those that are
+not far behind; the best of each size of batch, beside the default, in turn and long enough for intervals; and what won
+once more, in fresh processes, since the best of several looks better than it is. What does not answer as the default
+engine does at f32 is out, however fast it is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
@@ -23,16 +23,15 @@ from servable.engines.plan import choose
 from servable.engines.planned import held
 from servable.engines.tuned_plan import Setting
 from servable.forge.arrays import Tensors
-from servable.forge.measure import Measured, begin, end, in_turn, times
+from servable.forge.measure import Measured, begin, end, times
 from servable.forge.probe import Probe
 from servable.forge.samples import Samples, made_up
-from servable.forge.tuning.choice import Objective
+from servable.forge.tuning.finals import finalists, in_time, race, winners
 from servable.forge.tuning.forms import forms_of
 from servable.forge.tuning.trials import Form, Trial, first_trials, tolerance_of, variants
 from servable.forge.tuning.tuned import Result, Tuned, TuneOptions
 from servable.forge.verify import EXACT, Question, Tolerance, Verdict, compare, fixed_rows, questions
 from servable.lab.machine import busy, cpu_times
-from servable.lab.statistics import Estimate, ratio
 
 Report = Callable[[str], None]
 
@@ -42,8 +41,6 @@ NEAR: Final = 1.6
 """Other threads and streams are tried where the engine's own choice is at most so many times as slow as the best."""
 SCREENING: Final = 0.6
 """The share of the budget that the first two stages may take."""
-FINALISTS: Final = 5
-LEAST_ROUNDS, WANTED_ROUNDS, MOST_ROUNDS = 3, 12, 24
 _LOOK_S: Final = 0.2
 _GUESSES: Final[tuple[tuple[int, tuple[float, float] | None], ...]] = (
     (8, None), (32, None), (1, None), (8, (0, 2)), (1, (0, 2)),
@@ -254,59 +251,29 @@ class _Tuning:
     # -- finals ---------------------------------------------------------------------------------------------------
 
     def _finals(self) -> None:
-        """Measure the best of each size of batch in turn, the default among them."""
-        trials = self._finalists()
-        if len(trials) < 2:
-            return
-        self._report(f"the finals: {len(trials)} candidates in turn{self._left()}")
-        with contextlib.ExitStack() as stack:
-            probes = [
-                stack.enter_context(Probe(self._forms[one.form].artifact, one.setting, as_served=True))
-                for one in trials
-            ]
-            found = [
-                begin(probe, self._samples, self._name_in(self._forms[one.form]), self._batches)
-                for probe, one in zip(probes, trials, strict=True)
-            ]
-            block_s, round_s = self._round(trials)
-            rounds = max(LEAST_ROUNDS, min(MOST_ROUNDS, int(self._left_s() / round_s)))
-            found = in_turn(probes, found, self._batches, rounds, block_s, self._report)
-            found = [end(probe, one) for probe, one in zip(probes, found, strict=True)]
-        default = found[trials.index(self._default)]
-        for trial, measured in zip(trials, found, strict=True):
-            before = self._results[trial]
-            gains = {rows: gain for rows in self._batches if (gain := _gain(measured, default, rows)) is not None}
-            kept = replace(measured, load_s=before.measured.load_s, first_run_s=before.measured.first_run_s)
-            self._results[trial] = replace(before, measured=kept, gains=gains, reason=measured.reason)
-
-    def _finalists(self) -> list[Trial]:
+        """Measure the best of each size of batch in turn beside the default, then what won of them once more."""
         objective = self._options.objective
-        able = [result for result in self._results.values() if result.ok]
-        chosen = [self._default]
-        for place in range(len(able)):
-            for rows in self._batches:
-                ordered = sorted(able, key=lambda one: one.seconds(rows, objective))
-                trial = ordered[place].trial
-                if trial not in chosen and len(chosen) < FINALISTS:
-                    chosen.append(trial)
-        while len(chosen) > 2 and self._least_s(chosen) > self._left_s():
-            chosen.pop()
-        return chosen
+        ended = self._began + self._options.budget_s
+        trials = finalists(self._results, self._default, self._batches, objective)
+        found = self._race("the finals", trials, self._began + (1 + SCREENING) / 2 * self._options.budget_s, ended)
+        self._results.update(found)
+        won = [trial for trial in winners(found, self._default, self._batches, objective) if trial != self._default]
+        found = self._race("once more, in fresh processes", [self._default, *won], ended, ended)
+        self._results.update({trial: replace(result, confirmed=True) for trial, result in found.items()})
 
-    def _least_s(self, trials: Sequence[Trial]) -> float:
-        """Return how long the shortest finals of these take, loading them included."""
-        loads = [self._results[trial].measured for trial in trials]
-        return LEAST_ROUNDS * self._round(trials)[1] + math.fsum(one.load_s + one.first_run_s for one in loads)
-
-    def _round(self, trials: Sequence[Trial]) -> tuple[float, float]:
-        """Return how long a block of one size of batch may be, and how long a round of all then takes.
-
-        Many short blocks rather than a few long ones: it is rounds that tell a difference from noise.
-        """
-        blocks = len(trials) * len(self._batches)
-        block_s = min(0.25, max(0.02, self._left_s() / blocks / WANTED_ROUNDS))
-        medians = [self._results[trial].seconds(rows, Objective()) for trial in trials for rows in self._batches]
-        return block_s, math.fsum(block_s + 2 * one if one < block_s else one for one in medians)
+    def _race(self, title: str, trials: Sequence[Trial], until: float, ended: float) -> dict[Trial, Result]:
+        """Measure in turn until then; of as many as there is time for. ``ended``: when the budget is used up."""
+        left_s = until - time.monotonic()
+        trials = in_time(trials, self._results, self._batches, left_s)
+        if len(trials) < 2:
+            return {}
+        self._report(
+            f"{title}: {len(trials)} candidates in turn; about {max(0.0, ended - time.monotonic()):.0f} s left"
+        )
+        contestants = [
+            (self._results[one], self._forms[one.form].artifact, self._name_in(self._forms[one.form])) for one in trials
+        ]
+        return race(contestants, self._samples, self._batches, lambda: until - time.monotonic(), self._report)
 
     # -- words ----------------------------------------------------------------------------------------------------
 
@@ -332,12 +299,6 @@ class _Tuning:
         screening = min(left * each_s, max(0.0, SCREENING * self._options.budget_s - self._elapsed_s()))
         return f"; about {screening + (1 - SCREENING) * self._options.budget_s:.0f} s left"
 
-    def _left(self) -> str:
-        return f"; about {self._left_s():.0f} s left"
-
-    def _left_s(self) -> float:
-        return max(0.0, self._options.budget_s - self._elapsed_s())
-
     def _tell(self, result: Result) -> None:
         if not result.ok:
             self._report(f"  {result.reason}")
@@ -351,13 +312,6 @@ def _busy_with_others() -> float | None:
     before = cpu_times()
     time.sleep(_LOOK_S)
     return busy(before, cpu_times()).share
-
-
-def _gain(measured: Measured, default: Measured, rows: int) -> Estimate | None:
-    mine, theirs = measured.at(rows), default.at(rows)
-    if mine is None or theirs is None or len(mine.rounds) != len(theirs.rounds):
-        return None
-    return ratio(theirs.rounds, mine.rounds)
 
 
 def _main(signatures: dict[str, Signature]) -> Signature:

@@ -32,13 +32,17 @@ class TuneOptions:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one trial. ``reason`` says why it is out; ``gains`` are over the default, by rows, of finalists."""
+    """What came of one trial. ``reason`` says why it is out; ``gains`` are over the default, by rows, of finalists.
+
+    ``confirmed``: it won, and these are the times of a second measurement in processes of its own.
+    """
 
     trial: Trial
     measured: Measured
     verdict: Verdict | None = None
     gains: dict[int, Estimate] = field(default_factory=dict)
     reason: str = ""
+    confirmed: bool = False
 
     @property
     def ok(self) -> bool:
