@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -85,14 +86,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parsed: argparse.Namespace) -> int:
     from servable.core.errors import ServingError
+    from servable.core.scratch import EndedError, orderly_end
 
     module: Any = importlib.import_module(COMMANDS[parsed.command][0])
     try:
-        return int(module.run(parsed))
+        # A server has its own way to end: it answers what it has begun.
+        with contextlib.nullcontext() if parsed.command == "serve" else orderly_end():
+            return int(module.run(parsed))
     except ServingError as error:
         sys.stderr.write(f"servable {parsed.command}: {error.message}\n")
-        return FAILED
+    except EndedError as error:
+        return 128 + error.number
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return FAILED
+        pass
+    except OSError as error:  # a full disk, say, where nobody knew better
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"servable {parsed.command}: {where}{error.strerror or error}\n")
+    return FAILED

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from servable.cli import DONE, FAILED
 from servable.cli.bench_options import numbers
 from servable.cli.reports import put_everywhere
 from servable.core.errors import invalid_argument
+from servable.core.scratch import scratch
 from servable.core.signatures import DEFAULT_SIGNATURE
 from servable.lab.compare import PROTOCOLS, Plan, compare
 from servable.lab.comparison import Comparison, Conditions, encode
@@ -80,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         name for name in PROTOCOLS if name.lower() == arguments.protocol
     )  # fmt: skip
     concurrencies = numbers("--concurrency", arguments.concurrency, int, least=1)
-    with tempfile.TemporaryDirectory(prefix="servable-") as folder:
-        subject = subject_of(arguments, contestants[0], Path(folder))
+    with scratch() as folder:
+        subject = subject_of(arguments, contestants[0], folder)
         plan = Plan(
             contestants,
             subject,

@@ -6,13 +6,13 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from servable.cli import DONE, FAILED, MISSED
 from servable.cli.bench_compare import artifact_subject
 from servable.cli.reports import put_everywhere
 from servable.core.errors import invalid_argument
+from servable.core.scratch import scratch
 from servable.lab.limits import Case, asked_cases, four_cases, parse_memory, parse_pin
 from servable.lab.restrict import Plan, restrict
 from servable.lab.restrict_page import restriction_report, restriction_table
@@ -66,10 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rows < 1 or arguments.warmup < 0:
         raise invalid_argument("--rows must be 1 or more, --warmup must not be negative")
     cases = cases_of(arguments)
-    with tempfile.TemporaryDirectory(prefix="servable-") as folder:
-        plan = Plan(
-            cases, _subject(arguments, Path(folder)), arguments.concurrency, arguments.seconds, arguments.warmup
-        )
+    with scratch() as folder:
+        plan = Plan(cases, _subject(arguments, folder), arguments.concurrency, arguments.seconds, arguments.warmup)
         found = asyncio.run(restrict(plan, _silent if arguments.quiet else _report))
     _put(found, arguments)
     return exit_code(found)

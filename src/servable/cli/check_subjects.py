@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from servable.cli.targets import Served, find_version, parse_target
 from servable.core.errors import Code, ServingError
+from servable.core.scratch import scratch
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact, EngineOptions, Model
 from servable.engines.plan import Choice, artifact_of_file, choose, load
@@ -59,8 +59,8 @@ class ArtifactSubject:
     def copied(self) -> Iterator[Subject]:
         """Copy the version's folder, or, of a file that was named by itself, what shares its name."""
         with (
-            tempfile.TemporaryDirectory(prefix="servable-check-") as folder,
-            self._opened(_copy(self._artifact, Path(folder) / "1")) as subject,
+            scratch() as folder,
+            self._opened(_copy(self._artifact, folder / "1")) as subject,
         ):
             yield subject
 

@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from servable.core.errors import Code, ServingError, internal
+from servable.core.scratch import scratch
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import Array, dtype_named
 from servable.engines.base import Artifact
@@ -60,14 +60,15 @@ class Probe:
         self._process: subprocess.Popen[bytes] | None = None
         self._over: ServingError | None = None
         self._said: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._held = contextlib.ExitStack()
         self.signatures: dict[str, Signature] = {}
         """What the artifact can be asked, once it is loaded. Of defaults only the names are known."""
 
     def __enter__(self) -> Self:
         """Start the process; it has loaded nothing yet."""
-        self._folder = tempfile.TemporaryDirectory(prefix="servable-probe-")
-        self._said = tempfile.TemporaryFile()  # closed in __exit__
+        self._folder = self._held.enter_context(scratch())
+        self._said = self._held.enter_context((self._folder / "said").open("w+b"))
         self._process = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-P", "-m", "servable.forge.probe_child", str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -75,10 +76,14 @@ class Probe:
             stderr=self._said,
             bufsize=0,
             start_new_session=True,
-            env={**os.environ, **self._environment},
+            env={**os.environ, "TMPDIR": str(self._folder), **self._environment},
         )
-        if self._cpus is not None:
-            os.sched_setaffinity(self._process.pid, self._cpus)
+        try:
+            if self._cpus is not None:
+                os.sched_setaffinity(self._process.pid, self._cpus)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -86,10 +91,7 @@ class Probe:
     ) -> None:
         """Kill it and what it started."""
         self._kill()
-        if self._said is not None:
-            self._said.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._held.close()
 
     @property
     def pid(self) -> int:
@@ -220,7 +222,7 @@ class Probe:
 
     def _file(self, name: str) -> Path:
         assert self._folder is not None, "the probe was not started"
-        return Path(self._folder.name, name)
+        return self._folder / name
 
 
 def _signature(described: Sequence[Any]) -> Signature:

@@ -15,12 +15,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, internal
+from servable.core.scratch import scratch
 
 _PR_SET_PDEATHSIG: Final = 1
 _LAST_LINES: Final = 5
@@ -42,7 +42,7 @@ def run_apart(
     with its last words otherwise. Ctrl-C and whatever else ends the wait kill the process and its group.
     """
     words = {"function": function, "arguments": dict(arguments), "parent": os.getpid()}
-    with tempfile.TemporaryFile("w+") as said:
+    with scratch() as folder, (folder / "said").open("w+") as said:
         process = subprocess.Popen(  # noqa: S603  # our own module
             [python, "-m", "servable.forge.worker"],
             stdin=subprocess.PIPE,
@@ -50,7 +50,8 @@ def run_apart(
             stderr=said,
             text=True,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            # What frameworks leave among temporary files goes with the folder, also when the worker is killed.
+            env={**os.environ, "TMPDIR": str(folder), **(environment or {})},
         )
         try:
             if cpus is not None:

@@ -6,11 +6,6 @@ Nothing appears under the final name before the comparison was passed: not after
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import signal
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, failed_precondition, internal
+from servable.core.scratch import orderly_end, scratch
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact, EngineOptions, Model
 from servable.engines.plan import artifact_of_file, choose, find_artifact, load
 from servable.forge import arrays
 from servable.forge.artifacts import MAIN_FILES, bytes_of, copy_companions, destination
-from servable.forge.samples import Samples, made_up
+from servable.forge.samples import Samples, made_up_for, smallest
 from servable.forge.steps import Facts, Step, Task, check_step
 from servable.forge.verify import BATCHES, Question, Tolerance, Verdict, answers, compare, questions
 from servable.forge.worker import run_apart
@@ -103,15 +99,15 @@ def perform(
     check_step(step, source)
     place = destination(final, step.writes)
     began = time.monotonic()
-    with scratch_beside(place) as scratch:
-        target = scratch / "version"
+    with scratch_beside(place) as folder:
+        target = folder / "version"
         target.mkdir()
         copy_companions(source, target)
         reference = None if step.reference else open_model(source)
         try:
             calibration = _calibration(step, reference, data, report)
             report(f"{step.name}: {step.summary}")
-            facts = _apply(step, source, target, scratch, calibration, options or {}, report)
+            facts = _apply(step, source, target, folder, calibration, options or {}, report)
             made = _made(step, target)
             report(f"{step.name}: comparing with the source")
             verdict = _verify(
@@ -120,7 +116,7 @@ def perform(
                 reference,
                 made,
                 data,
-                scratch,
+                folder,
                 tolerance or step.tolerance,
                 engine,
                 batches,
@@ -167,60 +163,48 @@ def apply(
 
 
 def refer(
-    function: str, source: list[str], asked: str, answered: str, options: Mapping[str, Any], report: Report
-) -> None:
-    """Compute what a source that no engine loads answers; called in the worker."""
+    function: str, source: list[str], asked: list[str], answered: str, options: Mapping[str, Any], report: Report
+) -> int:
+    """Compute what a source that no engine loads answers to the first of these files that it takes, and return which.
+
+    Called in the worker.
+    """
     import importlib
 
     module, _, name = function.partition(":")
     found = getattr(importlib.import_module(module), name)
     report("computing what the source answers")
-    arrays.save(Path(answered), found(Artifact(source[0], Path(source[1])), arrays.load(Path(asked)), options))
+    artifact = Artifact(source[0], Path(source[1]))
+    *before, last = asked
+    for place, path in enumerate(before):
+        try:
+            arrays.save(Path(answered), found(artifact, arrays.load(Path(path)), options))
+        except Exception:  # noqa: BLE001, S112  # frameworks raise what they like; the last one is told
+            continue
+        return place
+    arrays.save(Path(answered), found(artifact, arrays.load(Path(last)), options))
+    return len(before)
 
 
 @contextlib.contextmanager
 def scratch_beside(place: Path) -> Iterator[Path]:
     """Give a hidden folder on the same file system as ``place``, and remove it in the end, also on SIGTERM.
 
-    What processes that were killed have left there goes too.
+    What processes that were killed have left there goes too, and folders that were made on the way to ``place``
+    if nothing came into them.
     """
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(place.parent)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}-{os.getpid()}-", dir=place.parent))
-    except OSError as error:
-        raise file_error(error, place.parent) from None
-    with _orderly_end():
+    made = [folder for folder in place.parents if not folder.exists()]
+    with orderly_end():
         try:
-            yield scratch
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with scratch(place.parent, f"{SCRATCH}-") as folder:
+                yield folder
         except OSError as error:
             raise file_error(error, Path(error.filename or place)) from None
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _sweep(folder: Path) -> None:
-    for left in folder.glob(f"{SCRATCH}-*-*"):
-        owner = left.name.split("-")[1]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(left, ignore_errors=True)
+            for empty in made:
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
 
 
 def _calibration(step: Step, reference: Model | None, data: Samples | None, report: Report) -> Samples | None:
@@ -235,19 +219,19 @@ def _calibration(step: Step, reference: Model | None, data: Samples | None, repo
         f"{step.name}: NO DATA WAS GIVEN. It is calibrated with inputs made up from the signature, "
         "so its accuracy on real inputs is unknown; give some with --data"
     )
-    return made_up(signature, CALIBRATION_ROWS)
+    return made_up_for(reference, signature, CALIBRATION_ROWS)
 
 
 def _apply(
     step: Step,
     source: Artifact,
     target: Path,
-    scratch: Path,
+    folder: Path,
     calibration: Samples | None,
     options: Mapping[str, Any],
     report: Report,
 ) -> Facts:
-    samples = scratch / "samples.npz"
+    samples = folder / "samples.npz"
     if calibration is not None:
         arrays.save(samples, calibration.batches(1))
     facts: Facts = run_apart(
@@ -277,7 +261,7 @@ def _verify(
     reference: Model | None,
     made: Artifact,
     data: Samples | None,
-    scratch: Path,
+    folder: Path,
     tolerance: Tolerance,
     engine: str | None,
     batches: Sequence[int],
@@ -292,16 +276,20 @@ def _verify(
         wanted = [one for one in signatures.values() if not renamed or one.name in renamed]
         if reference is not None and not renamed and len(candidate.signatures) == len(signatures):
             wanted = [one for one in wanted if one.name in candidate.signatures or len(signatures) == 1]
-        asked = [
-            question
-            for one in wanted
-            for question in questions(_narrow(one, candidate, renamed), _rows(one, data), batches, whole=whole)
-        ]
-        if not asked:
+        if not wanted:
             raise internal(f"{step.name}: there is no signature to compare")
-        expected = (
-            _referred(step, source, asked, scratch, options or {}) if reference is None else answers(reference, asked)
-        )
+        narrow = [_narrow(one, candidate, renamed) for one in wanted]
+
+        def ask(rows: Callable[[Signature], Samples]) -> list[Question]:
+            pairs = zip(wanted, narrow, strict=True)
+            return [one for own, asked in pairs for one in questions(asked, rows(own), batches, whole=whole)]
+
+        asked = ask(lambda one: _rows(one, data, reference or candidate))
+        if reference is not None:
+            expected = answers(reference, asked)
+        else:
+            ways = [asked] if data is not None else [asked, ask(lambda one: smallest(one, QUESTION_ROWS))]
+            asked, expected = _referred(step, source, ways, folder, options or {})
         return compare(asked, expected, answers(candidate, asked, renamed), tolerance)
     finally:
         candidate.close()
@@ -318,28 +306,31 @@ def _narrow(signature: Signature, candidate: Model, renamed: Mapping[str, str]) 
     return replace(signature, inputs=found.inputs) if fixes else signature
 
 
-def _rows(signature: Signature, data: Samples | None) -> Samples:
+def _rows(signature: Signature, data: Samples | None, model: Model) -> Samples:
     if data is not None and set(signature.inputs) - set(signature.defaults) <= set(data.rows):
         return data
-    return made_up(signature, QUESTION_ROWS)
+    return made_up_for(model, signature, QUESTION_ROWS)
 
 
 def _referred(
-    step: Step, source: Artifact, asked: Sequence[Question], scratch: Path, options: Mapping[str, Any]
-) -> list[arrays.Tensors]:
-    written, answered = scratch / "asked.npz", scratch / "answered.npz"
-    arrays.save(written, [question.inputs for question in asked])
-    run_apart(
+    step: Step, source: Artifact, ways: Sequence[list[Question]], folder: Path, options: Mapping[str, Any]
+) -> tuple[list[Question], list[arrays.Tensors]]:
+    """Return the first questions that the source takes, and its answers: only its own process can tell."""
+    answered = folder / "answered.npz"
+    written = [folder / f"asked{place}.npz" for place in range(len(ways))]
+    for path, asked in zip(written, ways, strict=True):
+        arrays.save(path, [question.inputs for question in asked])
+    taken = run_apart(
         "servable.forge.workshop:refer",
         {
             "function": step.reference,
             "source": [source.kind, str(source.path.absolute())],
-            "asked": str(written.absolute()),
+            "asked": [str(path.absolute()) for path in written],
             "answered": str(answered.absolute()),
             "options": dict(options),
         },
     )
-    return list(arrays.load(answered))
+    return ways[taken], list(arrays.load(answered))
 
 
 def _publish(step: Step, made: Artifact, target: Path, place: Path) -> Artifact:
@@ -351,10 +342,33 @@ def _publish(step: Step, made: Artifact, target: Path, place: Path) -> Artifact:
             f"{step.name}: {place.name} alone cannot hold the model's signatures; give a folder, "
             f"where {sidecar.name} goes beside it"
         )
+    apart = made.path.with_name(f"{made.path.name}.data")
+    if apart.exists():
+        raise failed_precondition(
+            f"{step.name}: {place.name} alone cannot hold the model's constants, more than 2 GiB; give a folder"
+        )
     beside = [found for found in target.iterdir() if found.name.startswith(Path(MAIN_FILES[step.writes]).stem + ".")]
-    for found in sorted(beside, key=lambda one: one == made.path):  # the main file last: it is what makes a model
-        found.rename(place.with_name(place.stem + found.name.removeprefix(made.path.stem)))
+    _rename_together(
+        {
+            found: place.with_name(place.stem + found.name.removeprefix(made.path.stem))
+            for found in sorted(beside, key=lambda one: one == made.path)  # the main file last: it makes a model
+        }
+    )
     return artifact_of_file(place)
+
+
+def _rename_together(names: Mapping[Path, Path]) -> None:
+    """Give files their final names, or none of them; nothing is overwritten."""
+    for final in names.values():
+        if final.exists():
+            raise ServingError(Code.ALREADY_EXISTS, f"{final} is there already; nothing is overwritten")
+    try:
+        for found, final in names.items():
+            found.rename(final)
+    except BaseException:
+        for final in names.values():
+            final.unlink(missing_ok=True)
+        raise
 
 
 def _size(source: Artifact) -> int:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.scratch import scratch
 from servable.lab import machine
 from servable.lab.comparison import Block, Comparison, Conditions, Row, row_of, with_ratios
 from servable.lab.contender import Contender, Lane
@@ -62,8 +62,8 @@ def turns(count: int, rounds: int) -> list[list[int]]:
 async def compare(plan: Plan, report: Report = lambda _: None) -> Comparison:
     """Run a comparison. SIGINT and SIGTERM end it early, with what was measured; no process is left in any case."""
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="servable-", ignore_cleanup_errors=True) as folder:
-        run = _Run(plan, Path(folder), report)
+    with scratch() as folder:
+        run = _Run(plan, folder, report)
         with _until_signalled(run.interrupt), _on_cores(plan.conditions.client_cores):
             try:
                 await run.go()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.scratch import scratch
 from servable.lab import machine
 from servable.lab.comparison import Block, Conditions
 from servable.lab.contender import Contender
@@ -82,7 +82,7 @@ async def _measure(case: Case, plan: Plan) -> list[Row]:
     usable = os.sched_getaffinity(0)
     free = tuple(sorted(usable - taken)) or tuple(sorted(usable))
     async with contextlib.AsyncExitStack() as open_now:
-        folder = Path(open_now.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        folder = open_now.enter_context(scratch())
         servers = [
             await open_now.enter_async_context(_Server(name, limits, plan, free, folder / name))
             for name, limits in case.servers

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from servable.core.errors import Code, ServingError, invalid_argument, not_found
+from servable.core.scratch import scratch
 from servable.lifecycle.layout import file_error, list_versions
 from servable.lifecycle.manifest import disagreement, write_manifest
 
@@ -143,8 +143,9 @@ def publish(source: Path, base_path: Path, version: int | None = None) -> Path:
 
 def _publish(source: Path, base_path: Path, target: Path) -> Path:
     # The name is no number, so a scan that comes by passes over it.
-    incoming = Path(tempfile.mkdtemp(prefix=f".incoming-{target.name}-", dir=base_path))
-    try:
+    with scratch(base_path, ".incoming-") as folder:
+        incoming = folder / target.name
+        incoming.mkdir()
         if source.is_dir():
             shutil.copytree(source, incoming, dirs_exist_ok=True)
         else:
@@ -158,9 +159,6 @@ def _publish(source: Path, base_path: Path, target: Path) -> Path:
             if target.exists():
                 raise _already_exists(target) from None
             raise
-    except BaseException:
-        shutil.rmtree(incoming, ignore_errors=True)
-        raise
     _sync_directory(base_path)
     return target
 

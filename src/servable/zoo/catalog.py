@@ -5,7 +5,6 @@ Every artifact of a model is built from the same seeded weights, by builders tha
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
+from servable.core.scratch import scratch
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT32, INT64, STRING, Array, DType
 from servable.zoo import corpus, fitted
@@ -221,11 +221,11 @@ def build(
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place, so that the rename cannot cross file systems; hidden, so that no server scans it.
-        with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=final.parent) as scratch:
-            fresh = Path(scratch) / "fresh"
+        with scratch(final.parent, ".example-") as folder:
+            fresh = folder / "fresh"
             fresh.mkdir()
             _write(example, kind, w.weights_of(name, seed, report), fresh)
-            _publish(fresh, final, Path(scratch) / "old")
+            _publish(fresh, final, folder / "old")
     except OSError as error:
         raise failed_precondition(f"cannot write {final}: {error}") from error
     return final

@@ -7,7 +7,6 @@ A random network knows no classes: two forms of it can agree on nothing that mat
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,8 @@ from types import MappingProxyType
 import numpy as np
 
 from servable.core.cache import cache_dir
-from servable.core.errors import internal
+from servable.core.errors import ServingError, internal
+from servable.core.scratch import scratch
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, Array
 from servable.zoo import image_plans as plans
@@ -212,8 +212,8 @@ def _keep(path: Path, found: Fitted, report: Report) -> None:
     """Write the cache by a rename, so that no reader sees half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            np.savez(file, kernel=found.kernel, bias=found.bias, accuracy=np.array(found.accuracy))
-        Path(file.name).replace(path)
-    except OSError as error:
+        with scratch(path.parent, ".fit-") as folder:
+            np.savez(folder / path.name, kernel=found.kernel, bias=found.bias, accuracy=np.array(found.accuracy))
+            (folder / path.name).replace(path)
+    except (OSError, ServingError) as error:
         report(f"what was fitted is not kept for another time: {error}")

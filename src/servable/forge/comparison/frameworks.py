@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.scratch import scratch
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, engine_class
 from servable.forge import arrays
@@ -127,8 +127,8 @@ def compare_frameworks(
     report("drawing weights, computing what is right")
     expected = catalog.reference(MODEL, {INPUT: inputs[INPUT][:COMPARED]})[OUTPUT]
     conditions = surroundings()
-    with tempfile.TemporaryDirectory(prefix="servable-") as folder:
-        bench = _Bench(Path(folder), tuple(batches), runs, cold, expected, report)
+    with scratch() as folder:
+        bench = _Bench(folder, tuple(batches), runs, cold, expected, report)
         arrays.save(bench.asked, [inputs])
         arrays.save(bench.weights, [weights_of(MODEL, catalog.DEFAULT_SEED)])
         return Frameworks(tuple(bench.measure(form) for form in forms), tuple(batches), runs, cold, conditions)

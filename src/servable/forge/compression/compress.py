@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import failed_precondition
+from servable.core.scratch import scratch
 from servable.engines.base import Artifact
 from servable.forge import arrays
 from servable.forge.compression.steps import TRAINING
@@ -86,11 +86,11 @@ def compress(
         fault = fault_of(before, after, max_drop)
         return () if fault is None else (fault,)
 
-    with tempfile.TemporaryDirectory(prefix="servable-rows-") as folder:
+    with scratch() as folder:
         rows = ""
         if seen is not None:
             step = replace(step, needs={**step.needs, **TRAINING})
-            rows = str(Path(folder, "rows.npz"))
+            rows = str(folder / "rows.npz")
             arrays.save(Path(rows), [seen.rows, {} if seen.labels is None else {"labels": seen.labels}])
         outcome = perform(
             step,

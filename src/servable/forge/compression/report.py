@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import ServingError
+from servable.core.scratch import scratch
 from servable.engines.base import Artifact
 from servable.forge import arrays
 from servable.forge.artifacts import bytes_of, find_source
@@ -212,8 +212,8 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep
         return
-    with tempfile.TemporaryDirectory(prefix="servable-compress-") as folder:
-        yield Path(folder)
+    with scratch() as folder:
+        yield folder
 
 
 def _train_base(folder: Path, data: Samples, plan: Plan, report: Report) -> Artifact:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from servable.core.errors import Code, ServingError, not_found
+from servable.core.scratch import scratch
 from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME, Array, dtype_named
 from servable.engines.openvino import missing_part_of_ir
@@ -64,8 +64,8 @@ def _reshaped(path: Path, net: ET.Element, shapes: Mapping[str, Shape | None]) -
         for name, shape in shapes.items()
         if shape is not None
     }
-    with tempfile.TemporaryDirectory() as folder:
-        xml, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
+    with scratch() as folder:
+        xml, weights = folder / "model.xml", folder / "model.bin"
         try:
             model = openvino.Core().read_model(str(path))
             model.reshape(wanted)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from servable.core.scratch import scratch
 from servable.core.spans import Span
 from servable.engines.base import Artifact
 from servable.engines.plan import Choice
@@ -87,8 +87,8 @@ def profile_model(
 ) -> Profile:
     """Profile an artifact in a process of its own; the engine's own profiler does not slow what serves."""
     how = "framework" if wanted.how in _FRAMEWORK else wanted.how
-    with tempfile.TemporaryDirectory(prefix="servable-profile-") as folder:
-        out = Path(folder) / "profile.json"
+    with scratch() as folder:
+        out = folder / "profile.json"
         run_apart(
             "servable.forge.profiling.session:profile",
             {
@@ -112,7 +112,6 @@ def profile_model(
                 "stats": str(wanted.stats.absolute()) if wanted.stats else "",
             },
             report,
-            environment={"TMPDIR": folder},  # what profilers write goes with it, also when the worker is killed
         )
         found = json.loads(out.read_text())
     return Profile(
