@@ -8,11 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from servable.core.errors import ServingError
+from servable.core.errors import ServingError, invalid_argument
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT32
 from servable.forge import arrays
-from servable.forge.samples import from_file, made_up
+from servable.forge.samples import Ranges, fitting, from_file, made_up, smallest, told_limits
 
 SIGNATURE = Signature(
     "serving_default",
@@ -31,6 +31,39 @@ def test_made_up_rows_are_seeded_and_fit_the_signature() -> None:
     assert np.array_equal(one.rows["x"], same.rows["x"])
     assert not np.array_equal(one.rows["x"], other.rows["x"])
     assert made_up(SIGNATURE, 2, shapes={"ids": (4,)}).rows["ids"].shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("tables", "ranges"),
+    [
+        ({"ids": 100, "codes": 100}, {}),
+        ({"ids": 50, "codes": 100}, {"ids": (0, 10), "codes": (0.0, 100.0)}),
+        ({"ids": 5, "codes": 100}, {"ids": (0, 2), "codes": (0.0, 100.0)}),
+        ({"ids": 5, "codes": 2}, {"ids": (0, 2), "codes": (0, 2)}),
+        ({"ids": 0, "codes": 100}, {}),  # nothing helps
+    ],
+)
+def test_integers_are_as_large_as_the_model_takes(tables: dict[str, int], ranges: Ranges) -> None:
+    signature = Signature("s", {name: TensorSpec(name, INT32, (None,)) for name in tables}, {})
+
+    def refusal(made: Ranges) -> ServingError | None:
+        beyond = [name for name, size in tables.items() if made.get(name, (0, 100))[1] > size]
+        return invalid_argument(f"{beyond} beyond their tables") if beyond else None
+
+    assert fitting(signature, lambda made: made, refusal) == ranges
+
+
+def test_a_model_without_integers_is_not_asked() -> None:
+    signature = Signature("s", {"x": SIGNATURE.inputs["x"]}, {})
+    assert fitting(signature, lambda made: made, pytest.fail) == {}
+
+
+def test_small_integers_are_told() -> None:
+    assert told_limits({"ids": (0, 2), "codes": (0, 100)}) == " (ids below 2: the model refuses more)"
+    assert told_limits({}) == ""
+    small = smallest(SIGNATURE, 30)
+    assert set(small.rows["ids"].reshape(-1)) == {0, 1}
+    assert small.origin == "made up from the signature (ids below 2: the model refuses more)"
 
 
 def test_rows_of_a_file_with_labels(tmp_path: Path) -> None:

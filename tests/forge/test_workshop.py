@@ -62,6 +62,25 @@ def test_a_step_publishes_the_next_version_with_its_companions(source: Artifact,
     assert left(tmp_path / "out") == ["1", "2"]
 
 
+def test_a_model_that_looks_up_in_a_small_table_needs_no_data(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    table = numpy_helper.from_array(np.arange(10, dtype=np.float32).reshape(5, 2), "table")
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0)],
+        "lookup",
+        [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, ["batch", 2])],
+        [table],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+
+    outcome = perform(step("copied", calibrated=True), find_source(tmp_path / "a.onnx"), tmp_path / "out")
+
+    assert outcome.verdict.ok
+    assert outcome.calibration == "made up from the signature (ids below 2: the model refuses more)"
+
+
 def test_a_step_publishes_one_file(source: Artifact, tmp_path: Path) -> None:
     outcome = perform(step("copied"), source, tmp_path / "small.onnx")
 

@@ -14,7 +14,7 @@ from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, Model
 from servable.forge.arrays import Tensors
-from servable.forge.samples import Samples, accuracy, made_up
+from servable.forge.samples import Samples, accuracy, made_up_for
 from servable.forge.verify import Question, Tolerance, answers, compare, fixed_rows
 from servable.forge.workshop import open_model
 
@@ -73,7 +73,7 @@ class Reference:
         model = open_model(artifact, engine)
         try:
             signature = main_signature(model)
-            samples = made_up(signature, fixed_rows(signature) or ROWS) if data is None else data
+            samples = made_up_for(model, signature, fixed_rows(signature) or ROWS) if data is None else data
             answered = _ask(model, signature, samples)
             return cls(artifact, signature, samples, answered)
         finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 
-from servable.core.errors import invalid_argument
+from servable.core.errors import ServingError, invalid_argument
 from servable.core.signatures import Signature
 from servable.core.tensors import Array
+from servable.engines.base import Model
 from servable.forge.arrays import Tensors
 from servable.lab.sources import read_samples
 from servable.lab.synthesis import Wanted, synthesise
@@ -18,6 +20,14 @@ from servable.lab.synthesis import Wanted, synthesise
 FREE_SIZE = 8
 """Size of free dimensions beside the first, where nobody says one."""
 MOST_ROWS = 4096
+WIDEST: Final = 100
+"""Below this are the integers that are made up first."""
+_BELOW: Final = (10, 2, 1)
+"""Bounds to try in turn where a model refuses those: it looks something up in a table that is smaller."""
+
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
+"""Input -> (lowest, below)."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,61 @@ def made_up(
     wanted = Wanted(batch=rows, samples=1, seed=seed, shapes=shapes or {}, ranges=ranges or {}, free_size=free_size)
     (sample,) = synthesise(signature, wanted)
     return Samples(sample.inputs, "made up from the signature", made_up=True)
+
+
+def made_up_for(model: Model, signature: Signature, rows: int) -> Samples:
+    """Return made-up rows that the model takes: the integers may have to be small, which ``origin`` then says.
+
+    What it refuses in any size is returned as it is: to ask it is to hear why.
+    """
+
+    def refusal(samples: Samples) -> ServingError | None:
+        try:
+            model.run(signature.name, dict(samples.rows), list(signature.outputs))
+        except ServingError as error:
+            return error
+        return None
+
+    return fitting(signature, lambda ranges: _limited(signature, rows, ranges), refusal)
+
+
+def smallest(signature: Signature, rows: int) -> Samples:
+    """Return made-up rows whose integers are 0 and 1, which hardly a model refuses."""
+    return _limited(signature, rows, dict.fromkeys(_integers(signature), (0, 2)))
+
+
+def _limited(signature: Signature, rows: int, ranges: Ranges) -> Samples:
+    samples = made_up(signature, rows, ranges=ranges)
+    return replace(samples, origin=samples.origin + told_limits(ranges))
+
+
+def _integers(signature: Signature) -> list[str]:
+    return [name for name, spec in signature.inputs.items() if spec.dtype.numpy.kind in "iu"]
+
+
+def told_limits(ranges: Ranges) -> str:
+    """Return what to say of integers that had to be small, "" of none."""
+    limits = sorted({f"{name} below {high:g}" for name, (_, high) in ranges.items() if high != WIDEST})
+    return f" ({', '.join(limits)}: the model refuses more)" if limits else ""
+
+
+def fitting(signature: Signature, make: Callable[[Ranges], T], refusal: Callable[[T], ServingError | None]) -> T:
+    """Return made-up inputs that a model does not refuse: integers as large as it takes, one input at a time.
+
+    Nothing is asked of a model without integers. Where nothing helps, the first inputs are returned.
+    """
+    inputs = make({})
+    integers = _integers(signature)
+    if not integers or refusal(inputs) is None:
+        return inputs
+    for below in _BELOW:
+        ranges: dict[str, tuple[float, float]] = dict.fromkeys(integers, (0, below))
+        if refusal(make(ranges)) is None:
+            for name in integers:
+                wider = {**ranges, name: (0.0, float(WIDEST))}
+                ranges = wider if refusal(make(wider)) is None else ranges
+            return make(ranges)
+    return inputs
 
 
 def from_file(path: Path, signature: Signature, most: int = MOST_ROWS, labels: str = "labels") -> Samples:

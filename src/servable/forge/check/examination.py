@@ -15,7 +15,7 @@ from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.tensors import DTYPES_BY_NAME, Array
 from servable.forge.arrays import Tensors
 from servable.forge.check.findings import NoInputsError
-from servable.forge.samples import Samples, from_file, made_up
+from servable.forge.samples import Ranges, Samples, fitting, from_file, made_up, told_limits
 from servable.forge.verify import Question, Tolerance, Verdict, compare
 
 Outputs = dict[str, Array]
@@ -24,9 +24,6 @@ MADE_UP_ROWS: Final = 64
 """Rows that are made up where there is no data."""
 BATCH: Final = 8
 """Rows of the batch that most checks ask."""
-_BELOW: Final = (10, 2, 1)
-"""Bounds that made-up integers are given in turn when a model refuses those of up to 100."""
-WIDEST: Final = 100
 
 
 class Subject(Protocol):
@@ -178,59 +175,41 @@ class Examination:
             spec.shape is None or (spec.shape and spec.shape[0] is None) for spec in signature.inputs.values()
         )
         rows = options.rows or MADE_UP_ROWS
-        return _fitting(signature, self._made_up(signature, rows if free else 1, free=free), self._accepts(signature))
+        refusal = self._refusal(signature)
+        inputs = fitting(signature, self._made_up(signature, rows if free else 1, free=free), refusal)
+        refused = refusal(inputs)
+        if refused is not None:
+            raise ServingError(
+                refused.code, f"made-up inputs are refused ({refused.message}): give --data, --shape or --range"
+            )
+        return inputs
 
-    def _made_up(
-        self, signature: Signature, rows: int, *, free: bool
-    ) -> Callable[[Mapping[str, tuple[float, float]]], Inputs]:
+    def _made_up(self, signature: Signature, rows: int, *, free: bool) -> Callable[[Ranges], Inputs]:
         shapes = {name: shape for name, shape in self.options.shapes.items() if name in signature.inputs}
         given = {name: bounds for name, bounds in self.options.ranges.items() if name in signature.inputs}
 
-        def make(ranges: Mapping[str, tuple[float, float]]) -> Inputs:
+        def make(ranges: Ranges) -> Inputs:
             bounds = {**ranges, **given}
             samples = made_up(signature, rows, seed=self.options.seed, shapes=shapes, ranges=bounds)
-            limits = sorted({f"{name} below {high:g}" for name, (_, high) in ranges.items() if high != WIDEST})
-            origin = samples.origin + (f" ({', '.join(limits)}: the model refuses more)" if limits else "")
-            return Inputs(signature, samples if free else None, samples.rows, origin)
+            return Inputs(signature, samples if free else None, samples.rows, samples.origin + told_limits(ranges))
 
         return make
 
-    def _accepts(self, signature: Signature) -> Callable[[Inputs], ServingError | None]:
-        def accepts(inputs: Inputs) -> ServingError | None:
+    def _refusal(self, signature: Signature) -> Callable[[Inputs], ServingError | None]:
+        def refusal(inputs: Inputs) -> ServingError | None:
             try:
                 self.ask(signature, inputs.batch())
             except ServingError as error:
                 return error
             return None
 
-        return accepts
+        return refusal
 
 
 def _can_be_asked(signature: Signature) -> bool:
     """Return whether all that goes in and comes out are tensors: the operation that initializes a graph gives none."""
     specs = (*signature.inputs.values(), *signature.outputs.values())
     return bool(signature.outputs) and all(spec.dtype.name in DTYPES_BY_NAME for spec in specs)
-
-
-def _fitting(
-    signature: Signature,
-    make: Callable[[Mapping[str, tuple[float, float]]], Inputs],
-    accepts: Callable[[Inputs], ServingError | None],
-) -> Inputs:
-    """Return made-up inputs that the model takes: integers may have to be smaller than those made up first."""
-    inputs = make({})
-    refused = accepts(inputs)
-    if refused is None:
-        return inputs
-    integers = [name for name, spec in signature.inputs.items() if spec.dtype.numpy.kind in "iu"]
-    for below in _BELOW if integers else ():
-        ranges: dict[str, tuple[float, float]] = dict.fromkeys(integers, (0, below))
-        if accepts(make(ranges)) is None:
-            for name in integers:
-                wider = {**ranges, name: (0.0, float(WIDEST))}
-                ranges = wider if accepts(make(wider)) is None else ranges
-            return make(ranges)
-    raise ServingError(refused.code, f"made-up inputs are refused ({refused.message}): give --data, --shape or --range")
 
 
 def same_bits(left: Any, right: Any) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from servable.core.errors import invalid_argument
+from servable.core.errors import ServingError, invalid_argument
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.engines.plan import find_artifact
 from servable.forge.artifacts import MAIN_FILES, destination
 from servable.forge.conversion.live import LiveModel, Naming, Outputs, live_model
-from servable.forge.samples import Samples, made_up
+from servable.forge.samples import Samples, fitting, made_up
 from servable.forge.steps import Task
 from servable.forge.verify import EXACT, Tolerance, Verdict, answers, compare, questions
 from servable.forge.workshop import QUESTION_ROWS, NotVerifiedError, open_model, scratch_beside
@@ -78,7 +78,7 @@ def _compared(
         name = renamed.get(live.signature.name, live.signature.name)
         found = candidate.signatures[name]
         _check_kept(live.signature, found)
-        asked = questions(live.signature, _rows(live.signature, data), probe=False)
+        asked = questions(live.signature, _rows(live, data), probe=False)
         expected = [live.answer(question.inputs) for question in asked]
         verdict = compare(asked, expected, answers(candidate, asked, renamed), tolerance)
         if DEFAULT_SIGNATURE in candidate.signatures or not verdict.ok:
@@ -98,9 +98,10 @@ def _check_kept(wanted: Signature, found: Signature) -> None:
                 raise invalid_argument(f"{what} {name} is {theirs[name]} in this format, and {spec} in the model")
 
 
-def _rows(signature: Signature, data: Mapping[str, Any] | None) -> Samples:
+def _rows(live: LiveModel, data: Mapping[str, Any] | None) -> Samples:
+    signature = live.signature
     if data is None:
-        return made_up(signature, QUESTION_ROWS)
+        return fitting(signature, lambda ranges: made_up(signature, QUESTION_ROWS, ranges=ranges), _refusal(live))
     from servable.core.tensors import as_tensor
 
     missing = set(signature.inputs) - set(data)
@@ -108,3 +109,14 @@ def _rows(signature: Signature, data: Mapping[str, Any] | None) -> Samples:
         raise invalid_argument(f"data lacks {', '.join(sorted(missing))}")
     rows = {name: as_tensor(data[name], spec.dtype) for name, spec in signature.inputs.items()}
     return Samples(rows, "given")
+
+
+def _refusal(live: LiveModel) -> Callable[[Samples], ServingError | None]:
+    def refusal(samples: Samples) -> ServingError | None:
+        try:
+            live.answer(samples.rows)
+        except Exception as error:  # noqa: BLE001  # frameworks raise what they like
+            return invalid_argument(str(error))
+        return None
+
+    return refusal
