@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
 import resource
@@ -30,6 +31,8 @@ LEAST_FILES = 128
 LONG_DRAIN_S = 300.0
 _PACKAGES = {"litert": "ai_edge_litert"}
 """Engine -> what is imported for it, where that is called otherwise."""
+_owners = functools.cache(metadata.packages_distributions)
+"""It reads the list of files of everything that is installed."""
 
 
 class State(Enum):
@@ -82,7 +85,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _engines() -> Iterator[Finding]:
-    owners = metadata.packages_distributions()
+    owners = _owners()
     for name in ENGINES:
         if engine_class(name).installed():
             package = _PACKAGES.get(name, name)
