@@ -16,19 +16,33 @@ help: ## list the targets
 demo: .venv/.core ## set up, build the small examples, serve them, call them (DEMO_ONCE=1 ends by itself)
 	$(BIN)/python examples/quickstart/demo.py $(DEMO_MODELS)
 
-# Two processes, for two cores: the forge's tests wait for frameworks most of the time. With PYTEST there is one.
+# Two processes, for two cores: most tests wait for processes of their own. With PYTEST there is one. What runs apart
+# is shown after the others, then what failed anywhere.
+APART := tests/forge tests/conformance
+
+define run-tests
+	@mkdir -p build
+	@$(1) $(APART) > build/tests-apart.log 2>&1 & apart=$$!; \
+	{ $(1) $(APART:%=--ignore=%); echo $$? > build/tests-others.exit; } 2>&1 | tee build/tests-others.log; \
+	wait $$apart; apart=$$?; read others < build/tests-others.exit; \
+	cat build/tests-apart.log; grep -hE '^(FAILED|ERROR) ' build/tests-others.log build/tests-apart.log; \
+	echo "exit code $$apart: $(APART); exit code $$others: all other tests"; \
+	test $$apart -eq 0 && test $$others -eq 0
+endef
+
 test: .venv/.complete ## set up, then run every test
 ifdef PYTEST
 	$(BIN)/python -m pytest $(PYTEST)
 else
-	@mkdir -p build
-	@$(BIN)/python -m pytest tests/forge > build/test-forge.log 2>&1 & forge=$$!; \
-	$(BIN)/python -m pytest --ignore tests/forge; rest=$$?; \
-	wait $$forge; forge=$$?; cat build/test-forge.log; exit $$((rest + forge))
+	$(call run-tests,$(BIN)/python -m pytest)
 endif
 
 test-plain: $(PLAIN)/.complete ## the same in an environment without TensorFlow, where the plain install must do
+ifdef PYTEST
 	$(PLAIN)/bin/python -m pytest --plain $(PYTEST)
+else
+	$(call run-tests,$(PLAIN)/bin/python -m pytest --plain)
+endif
 
 lint: .venv/.complete ## formatting, style, types
 	$(BIN)/ruff format --check .
