@@ -213,15 +213,32 @@ class UnaryRoute(MessageRoute):
         self.send(exchange, self._method(body, start))
 
 
-class PredictRoute(MessageRoute):
+class MeteredRoute(MessageRoute):
+    """A method whose requests are counted for the model that they ask; ``meter`` counts them."""
+
+    __slots__ = ("meter",)
+    meter: Meter
+
+    def fail(self, exchange: Exchange, error: ServingError) -> None:
+        """Count a request that did not get as far as a model, and answer."""
+        self._refuse(exchange, None, error)
+
+    def _refuse(self, exchange: Exchange, asked: ModelRef | None, error: ServingError) -> None:
+        self.meter.failed(asked, error.code)
+        if exchange.watched:
+            exchange.note(asked)
+        exchange.respond(error_head(error))
+
+
+class PredictRoute(MeteredRoute):
     """``PredictionService/Predict``, the hot path."""
 
-    __slots__ = ("_check", "_inference", "_meter", "_tensor_content")
+    __slots__ = ("_check", "_inference", "_tensor_content")
 
     def __init__(self, application: GrpcApplication, call: wire.Call) -> None:
         super().__init__(call)
         self._inference = application.inference
-        self._meter = application.meter
+        self.meter = application.meter
         self._tensor_content = application.tensor_content
         self._check = application.check
 
@@ -257,14 +274,4 @@ class PredictRoute(MessageRoute):
             exchange.respond(OK_HEAD, message, self.trailers(outcome))
         else:
             self.send(exchange, message, self.trailers(outcome))
-        self._meter.answered(outcome, time.monotonic() - exchange.arrived)
-
-    def fail(self, exchange: Exchange, error: ServingError) -> None:
-        """Count a request that did not get as far as a model, and answer."""
-        self._refuse(exchange, None, error)
-
-    def _refuse(self, exchange: Exchange, asked: ModelRef | None, error: ServingError) -> None:
-        self._meter.failed(asked, error.code)
-        if exchange.watched:
-            exchange.note(asked)
-        exchange.respond(error_head(error))
+        self.meter.answered(outcome, time.monotonic() - exchange.arrived)

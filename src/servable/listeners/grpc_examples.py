@@ -11,7 +11,7 @@ from typing import ClassVar
 from servable.core.errors import ServingError, internal
 from servable.core.messages import InferResponse, ModelRef
 from servable.listeners.examples import Examples
-from servable.listeners.grpc import MessageRoute, error_head
+from servable.listeners.grpc import MeteredRoute
 from servable.observe.metrics import Metrics
 from servable.serving.joint import Answers
 from servable.transport.exchange import Exchange, Route
@@ -39,10 +39,10 @@ class ExampleService:
         }
 
 
-class ExampleRoute(MessageRoute):
+class ExampleRoute(MeteredRoute):
     """What the three have in common: the reply."""
 
-    __slots__ = ("meter", "service")
+    __slots__ = ("service",)
     api: ClassVar[str] = "Classify"
 
     def __init__(self, service: ExampleService, call: wire.Call) -> None:
@@ -72,16 +72,6 @@ class ExampleRoute(MessageRoute):
             exchange.note(outcome[0])
         self.send(exchange, message, self.trailers(outcome[0]))
         self.meter.answered(outcome[0], time.monotonic() - exchange.arrived)
-
-    def fail(self, exchange: Exchange, error: ServingError) -> None:
-        """Count a request that did not get as far as a model, and answer."""
-        self._refuse(exchange, None, error)
-
-    def _refuse(self, exchange: Exchange, asked: ModelRef | None, error: ServingError) -> None:
-        self.meter.failed(asked, error.code)
-        if exchange.watched:
-            exchange.note(asked)
-        exchange.respond(error_head(error))
 
 
 class ClassifyRoute(ExampleRoute):

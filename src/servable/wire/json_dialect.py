@@ -19,10 +19,11 @@ from typing import Any, NoReturn, cast
 
 import orjson
 
-from servable.core.errors import invalid_argument
+from servable.core.errors import ServingError, invalid_argument
 
 MAX_DEPTH = 1024
 EXCERPT_SIZE = 256
+_MAX_QUOTED = 200
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = re.compile(rb"[ \t\n\r]*")
@@ -58,6 +59,18 @@ def loads_lenient(text: bytes) -> Any:
     if not text:
         raise invalid_argument("JSON Parse error: The document is empty")
     return _Reader(text).document()
+
+
+def error_text(status: int, body: bytes) -> str:
+    """Return what a reply that is not 200 says: its ``error``, or what somebody else wrote instead of our JSON."""
+    try:
+        document = loads(body)
+    except ServingError:
+        document = None
+    if isinstance(document, dict) and isinstance(document.get("error"), str):
+        return str(document["error"])
+    text = body[:_MAX_QUOTED].decode("utf-8", "replace")
+    return f"HTTP status {status}: {text}" if text else f"HTTP status {status}"
 
 
 def text_bytes(text: str) -> bytes:

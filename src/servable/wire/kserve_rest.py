@@ -30,7 +30,6 @@ _CODES = {
     503: Code.UNAVAILABLE,
     504: Code.DEADLINE_EXCEEDED,
 }
-_MAX_QUOTED = 200
 
 
 def make_path(model: ModelRef, action: str = "infer") -> str:
@@ -100,14 +99,7 @@ def decode_metadata(body: bytes) -> Signature:
 
 def decode_error(status: int, body: bytes) -> ServingError:
     """Return the error in a reply that is not 200, whoever made it."""
-    code = _CODES.get(status, Code.UNKNOWN)
-    try:
-        document = json_dialect.loads(body)
-    except ServingError:
-        document = None
-    if isinstance(document, dict) and isinstance(document.get("error"), str):
-        return ServingError(code, document["error"])
-    return ServingError(code, f"HTTP status {status}: {body[:_MAX_QUOTED].decode('utf-8', 'replace')}")
+    return ServingError(_CODES.get(status, Code.UNKNOWN), json_dialect.error_text(status, body))
 
 
 def _description(name: str, array: Array, *, binary: bool) -> dict[str, Any]:

@@ -93,7 +93,6 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _REFUSED = re.compile(rb"q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
 _MAX_VERSION = 2**63 - 1
 _MAX_DIGITS = 1000  # far above any version, and below what int() refuses
-_MAX_QUOTED = 200
 
 _HTTP_STATUS = {
     Code.OK: 200,
@@ -196,15 +195,7 @@ def _text_of(error: ServingError) -> str:
 
 def decode_error(status: int, body: bytes) -> ServingError:
     """Return the error in a reply that is not 200, whoever made it; several codes share a status."""
-    code = _CODES.get(status, Code.UNKNOWN)
-    try:
-        document = json_dialect.loads(body)
-    except ServingError:
-        document = None
-    if isinstance(document, dict) and isinstance(document.get("error"), str):
-        return ServingError(code, document["error"])
-    text = body[:_MAX_QUOTED].decode("utf-8", "replace")
-    return ServingError(code, f"HTTP status {status}: {text}" if text else f"HTTP status {status}")
+    return ServingError(_CODES.get(status, Code.UNKNOWN), json_dialect.error_text(status, body))
 
 
 def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
