@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from servable.core.errors import invalid_argument
 
-Arrivals = Literal["closed", "constant", "poisson", "trace"]
 Nanoseconds = npt.NDArray[np.int64]
 MOST_REQUESTS = 200_000_000
 

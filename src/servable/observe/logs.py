@@ -8,8 +8,6 @@ from typing import TextIO
 
 import structlog
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 def is_json(line_format: str, stream: TextIO | None) -> bool:
     """Return whether lines in the format console, json or auto are JSON on a stream, or (``None``) in a file."""

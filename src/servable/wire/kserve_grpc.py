@@ -17,7 +17,6 @@ from servable.wire.grpc import wrap_message
 SERVICE: Final = "inference.GRPCInferenceService"
 MODEL_INFER: Final = b"/inference.GRPCInferenceService/ModelInfer"
 MODEL_METADATA: Final = b"/inference.GRPCInferenceService/ModelMetadata"
-MODEL_READY: Final = b"/inference.GRPCInferenceService/ModelReady"
 
 
 def encode_infer_request(

@@ -67,11 +67,6 @@ def dtype_named(datatype: str) -> DType:
     return found
 
 
-def datatype_named(dtype: DType) -> str | None:
-    """Return the protocol's name of an element type; ``None`` if it has none."""
-    return _NAMES.get(dtype)
-
-
 def to_raw(array: Array) -> bytes:
     """Return the bytes of a tensor: little-endian, row by row; each string with its length before it."""
     if dtype_of(array) is STRING:

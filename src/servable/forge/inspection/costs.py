@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from servable.forge.inspection.graph import Body, Graph, Node, tensor_bytes
+from servable.forge.inspection.graph import Graph, Node, tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,6 @@ def cost_of(graph: Graph, node: Node) -> Cost:
     if rule is None:
         raise UncountedError("there is no rule for it")
     return rule(graph, node)
-
-
-def runs_of(body: Body) -> str:
-    """Say how often a body runs."""
-    return "unknown" if body.runs is None else str(body.runs)
 
 
 # -- what rules are made of --------------------------------------------------------------------------------------------

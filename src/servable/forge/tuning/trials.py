@@ -14,7 +14,6 @@ from servable.engines.tuned_plan import Setting
 from servable.forge.quantization.steps import BRAIN
 from servable.forge.verify import EXACT, INT8, Tolerance
 
-PRECISIONS: Final = ("f32", "bf16", "int8")
 TOLERANCES: Final = {
     "f32": EXACT,
     "bf16": replace(BRAIN, agreement=0.99),
