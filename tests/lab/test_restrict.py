@@ -13,7 +13,7 @@ import pytest
 from servable.cli import DONE, main
 from servable.core.errors import ServingError
 from servable.lab.limits import Case, Limits, asked_cases, four_cases, parse_memory, parse_pin
-from servable.lab.memory_limit import ControlGroup, MemoryWatch, own_groups, require_share
+from servable.lab.memory_limit import MemoryWatch
 from servable.lab.processes import ProcessGroup
 from servable.lab.restrict import Plan, restrict
 from servable.lab.restrict_page import restriction_report, restriction_table
@@ -71,46 +71,6 @@ def test_the_four_cases() -> None:
     assert apart.servers == (("model1", Limits((0,))), ("model2", Limits((1,))))
     assert together.servers == (("model1", Limits((0, 1))), ("model2", Limits((0, 1))))
     assert four_cases([3])[2].lacking == "this process may use one core only"
-
-
-def test_a_control_group_is_made_where_it_may_be(tmp_path: Path) -> None:
-    closed, delegated = tmp_path / "closed", tmp_path / "delegated"
-    for folder, controllers in ((closed, "cpu pids"), (delegated, "cpu memory")):
-        folder.mkdir()
-        (folder / "cgroup.subtree_control").write_text(f"{controllers}\n")
-    limits = Limits((0,), 2**20, 0.5)
-    assert ControlGroup.create(limits, [tmp_path / "none", closed]) is None
-    control = ControlGroup.create(limits, [closed, delegated])
-    assert control is not None
-    (group,) = (found for found in delegated.iterdir() if found.is_dir())
-    assert (group / "memory.max").read_text() == str(2**20)
-    assert (group / "cpu.max").read_text() == "50000 100000"
-    assert not control.killed()
-    (group / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
-    assert control.killed()
-    words = control.wrap([sys.executable, "-c", "print('inside')"])
-    with ProcessGroup(words, log=tmp_path / "log") as running:
-        while running.exit_code() is None:
-            pass
-        assert running.tail() == "inside"
-        assert (group / "cgroup.procs").read_text() == f"{running.pid}\n"
-
-
-def test_where_a_process_may_make_groups(tmp_path: Path) -> None:
-    mounts, membership = tmp_path / "mounts", tmp_path / "cgroup"
-    mounts.write_text("proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n")
-    membership.write_text("0::/user.slice/run-1.scope\n")
-    assert own_groups(mounts, membership) == [
-        Path("/sys/fs/cgroup/user.slice/run-1.scope"), Path("/sys/fs/cgroup/user.slice"),
-    ]  # fmt: skip
-    mounts.write_text("proc /proc proc rw 0 0\n")
-    assert own_groups(mounts, membership) == []
-
-
-def test_a_share_of_a_core_needs_a_control_group() -> None:
-    require_share(Limits((0,), None, 1))
-    with pytest.raises(ServingError, match="systemd-run"):
-        require_share(Limits((0,), None, 0.5))
 
 
 def test_who_holds_too_much_is_ended(tmp_path: Path) -> None:

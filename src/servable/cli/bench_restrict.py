@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,15 +13,16 @@ from servable.cli import DONE, FAILED, MISSED
 from servable.cli.bench_compare import artifact_subject
 from servable.cli.reports import put_everywhere
 from servable.core.errors import invalid_argument
-from servable.core.scratch import scratch
+from servable.core.scratch import EndedError, scratch
 from servable.lab.limits import Case, asked_cases, four_cases, parse_memory, parse_pin
-from servable.lab.restrict import Plan, restrict
+from servable.lab.restrict import Plan, Report, restrict
 from servable.lab.restrict_page import restriction_report, restriction_table
 from servable.lab.restriction import Restriction, encode
 from servable.lab.subject import Subject, example_subject
 from servable.zoo import catalog
 
 DEFAULT_MODEL = "simple_cnn"
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,9 +70,34 @@ def run(arguments: argparse.Namespace) -> int:
     cases = cases_of(arguments)
     with scratch() as folder:
         plan = Plan(cases, _subject(arguments, folder), arguments.concurrency, arguments.seconds, arguments.warmup)
-        found = asyncio.run(restrict(plan, _silent if arguments.quiet else _report))
+        found = asyncio.run(_measure(plan, _silent if arguments.quiet else _report))
     _put(found, arguments)
     return exit_code(found)
+
+
+async def _measure(plan: Plan, report: Report) -> Restriction:
+    """Measure; a signal to end cancels that as Ctrl-C does, and is told only when servers and groups are gone."""
+    loop, running = asyncio.get_running_loop(), asyncio.create_task(restrict(plan, report))
+    came: list[int] = []
+
+    def end(number: int) -> None:
+        came.append(number)
+        if len(came) == 1:  # impatience does not disturb the clearing up
+            running.cancel()
+
+    for number in _ENDINGS:
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if came and came[0] == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        if came:
+            raise EndedError(came[0]) from None
+        raise
+    finally:
+        for number in _ENDINGS:
+            loop.remove_signal_handler(number)
 
 
 def cases_of(arguments: argparse.Namespace) -> list[Case]:

@@ -22,8 +22,9 @@ from servable.lab import machine
 from servable.lab.comparison import Block, Conditions
 from servable.lab.contender import Contender
 from servable.lab.contestants import Ours
+from servable.lab.control_group import ControlGroup, require_share
 from servable.lab.limits import Case, Limits
-from servable.lab.memory_limit import ControlGroup, MemoryWatch, require_share
+from servable.lab.memory_limit import MemoryWatch
 from servable.lab.peers import Command, Placement
 from servable.lab.restriction import Restriction, Row
 from servable.lab.subject import Subject
