@@ -16,7 +16,7 @@ from servable.core.errors import ServingError
 from servable.forge import measure_model
 from servable.forge.appraisal import Timing
 from servable.forge.comparison.compare import compare_artifacts, names_of
-from servable.forge.comparison.page import compared_report, size_table
+from servable.forge.comparison.page import compared_report, run_plots, size_table
 from servable.forge.comparison.runs import Runs, lines
 
 LINE = re.compile(r"min: (\d+\.\d{6}), mean: (\d+\.\d{6}), max: (\d+\.\d{6}) // (.+)")
@@ -33,6 +33,12 @@ def test_a_model_is_run_cold_and_then_by_the_clock() -> None:
     assert measure_model(lambda batch: None, "named", {"x": np.zeros((3, 1))}).batch == 3
     with pytest.raises(ValueError, match="timed run"):
         measure_model(lambda batch: None, "none", np.zeros(1), n_runs=0)
+
+
+def test_who_was_skipped_is_in_no_plot() -> None:
+    runs = {"a": [Runs("a", 1, (0.5,)), Runs("a", 8, (1.0,))], "gone": []}
+    assert [[one.name for one in plot.series] for plot in run_plots(runs)] == [["a"], ["a"]]
+    assert run_plots({"gone": []}) == []
 
 
 def test_lines_are_by_batch_size_and_skip_what_is_not_there() -> None:

@@ -86,6 +86,15 @@ def test_a_log_axis_names_its_units_tick_by_tick() -> None:
     ]  # fmt: skip
 
 
+def test_a_log_axis_of_bytes_has_ticks_that_are_round_in_its_units() -> None:
+    def texts(*values: float, most: int = 6) -> list[str]:
+        return [tick.text for tick in fit(Axis("size", BYTES, Scale.LOG), values, most).ticks]
+
+    assert texts(596_000, 2_137_844) == ["512 KiB", "1 MiB", "2 MiB", "4 MiB"]
+    assert texts(1024.0) == ["1 KiB", "2 KiB"]
+    assert texts(1.0, 2.0**20, most=6)[:5] == ["1 B", "", "", "", "16 B"]
+
+
 def test_nines_stand_equally_far_apart() -> None:
     fitted = fit(Axis("requests", SHARE, Scale.NINES), [0.5, 0.9995], 6)
     nines = [fitted.place(share) for share in (0.9, 0.99, 0.999, 0.9999)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from servable.report.plots import Axis, Scale
-from servable.report.units import Step, Unit, number, quantity, scaled, with_symbol
+from servable.report.units import BYTES, Step, Unit, number, quantity, scaled, with_symbol
 
 NINES_AT_MOST = 9
 
@@ -86,6 +86,8 @@ def _nice(distance: float) -> float:
 
 
 def _fit_log(values: Sequence[float], unit: Unit, ticks_at_most: int) -> Fitted:
+    if unit is BYTES:
+        return _fit_powers_of_two(values, unit, ticks_at_most)
     low, high = _edge_below(min(values)), _edge_above(max(values))
     if low == high:
         high = _edge_above(high * 1.5)
@@ -102,6 +104,23 @@ def _fit_log(values: Sequence[float], unit: Unit, ticks_at_most: int) -> Fitted:
         known = {round(math.log10(tick.value), 6) for tick in ticks}
         ticks += [Tick(v) for v in minor if low <= v <= high and round(math.log10(v), 6) not in known]
     return Fitted(Scale.LOG, low, high, tuple(ticks))
+
+
+def _fit_powers_of_two(values: Sequence[float], unit: Unit, ticks_at_most: int) -> Fitted:
+    """Fit an axis of bytes: 512 KiB, 1 MiB, 2 MiB, since a round number of bytes is none of KiB."""
+    first, last = math.floor(math.log2(min(values)) + 1e-9), math.ceil(math.log2(max(values)) - 1e-9)
+    last = max(last, first + 1)
+    every = math.ceil((last - first + 1) / ticks_at_most)
+    ticks = tuple(
+        Tick(2.0**power, _binary(2.0**power, unit) if (power - first) % every == 0 else "")
+        for power in range(first, last + 1)
+    )
+    return Fitted(Scale.LOG, 2.0**first, 2.0**last, ticks)
+
+
+def _binary(value: float, unit: Unit) -> str:
+    step = unit.step_for([value])
+    return with_symbol(f"{value / step.factor:,g}", step)
 
 
 def _edge_below(value: float) -> float:

@@ -171,7 +171,8 @@ def runs_table(runs: dict[str, list[Runs]], batches: Sequence[int]) -> Table:
 
 
 def run_plots(runs: dict[str, list[Runs]]) -> list[LinePlot]:
-    """Draw time and throughput over the batch size; nothing where there is one size only."""
+    """Draw time and throughput over the batch size; nothing where there is one size only, nor of who was skipped."""
+    runs = {name: found for name, found in runs.items() if found}
     if max((len(found) for found in runs.values()), default=0) < 2:
         return []
     batch = Axis("batch", scale=Scale.LOG)

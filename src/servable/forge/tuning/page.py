@@ -81,13 +81,13 @@ def candidates_table(tuned: Tuned, plan: Plan) -> Table:
     columns = [
         Column("candidate"),
         Column("form"),
-        *(Column(f"batch {rows}", SECONDS) for rows in sizes),
+        Column("plan"),
+        Column("Pareto"),
         *(Column(f"gain at {rows}", RATIO) for rows in sizes),
+        *(Column(f"batch {rows}", SECONDS) for rows in sizes),
         Column("rows", PER_SECOND),
         Column("difference"),
         Column("memory", BYTES),
-        Column("Pareto"),
-        Column("plan"),
     ]
     rows_of = []
     for number in ordered:
@@ -98,13 +98,13 @@ def candidates_table(tuned: Tuned, plan: Plan) -> Table:
             (
                 loud,
                 tuned.forms[one.trial.form].made or "as it is",
-                *(_time(one, rows) for rows in sizes),
+                _used(one, tuned, plan),
+                number in best,
                 *(_cell(one.gains.get(rows)) for rows in sizes),
+                *(_time(one, rows) for rows in sizes),
                 max(rows / one.measured.at(rows).median_s for rows in sizes if one.measured.at(rows)),  # type: ignore[union-attr]
                 _difference(one),
                 one.measured.resident_bytes or None,
-                number in best,
-                _used(one, tuned, plan),
             )
         )
     return Table(columns, rows_of)
