@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from servable.core.environments import find_python, pinned
 from servable.core.errors import ServingError
 from servable.core.messages import ModelRef
 from servable.core.signatures import TensorSpec
@@ -18,7 +19,6 @@ from servable.core.tensors import FLOAT32
 from servable.lab.contestants import PeerContestant, Revision, parse_contestant
 from servable.lab.exchange import Sample
 from servable.lab.peers import PEERS, Environment, Peer, Placement
-from servable.lab.peers.environments import find_python, pinned
 from servable.lab.peers.http_servers import BareRows
 from servable.lab.peers.protocol_servers import TfServerRest
 from servable.transport.reply import Reply

@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _describe(peer: Peer) -> dict[str, Any]:
+    from servable.core.environments import pinned
     from servable.lab.peers import Environment
-    from servable.lab.peers.environments import pinned
 
     versions, where, state = "", None, "found"
     if peer.requirements is not None:

@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 
 from servable.core.cache import cache_dir
+from servable.core.environments import pinned
 from servable.core.errors import failed_precondition, invalid_argument
 from servable.lab.peers import PEERS, Command, Door, Environment, Peer, Placement
 from servable.lab.peers.base import HOST
-from servable.lab.peers.environments import pinned
 from servable.lab.target import parse_endpoint
 
 FORMS = f"a URL, 'servable [OPTION ...]', 'git:REVISION [OPTION ...]' or a peer: {', '.join(PEERS)}"
