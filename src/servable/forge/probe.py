@@ -24,6 +24,7 @@ from servable.engines.base import Artifact
 from servable.engines.plan import choose
 from servable.engines.tuned_plan import Setting
 from servable.forge import arrays
+from servable.forge.apart import end_group, last_words
 from servable.forge.arrays import Tensors
 from servable.forge.verify import Question
 
@@ -194,10 +195,8 @@ class Probe:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         if code == -signal.SIGKILL:
             how += ", perhaps for want of memory"
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
-        said = f": {' | '.join(lines[-_LAST_LINES:])[:400]}" if lines else ""
-        self._over = internal(f"its process {how}{said}")
+        said = last_words(self._said, _LAST_LINES)[:400]
+        self._over = internal(f"its process {how}" + (f": {said}" if said else ""))
         return self._over
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -208,17 +207,8 @@ class Probe:
         return self._process
 
     def _kill(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        if self._process is not None:
+            end_group(self._process)
 
     def _file(self, name: str) -> Path:
         assert self._folder is not None, "the probe was not started"

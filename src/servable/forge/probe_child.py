@@ -6,26 +6,24 @@ goes to standard error. Nothing here is imported beyond what a server imports to
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from servable.core.errors import Code, ServingError, invalid_argument
+from servable.core.errors import invalid_argument
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.core.tensors import Array
 from servable.engines import plan
 from servable.engines.base import Artifact, EngineOptions, Model, engine_class
+from servable.forge.apart import answering, failure
 
-_PR_SET_PDEATHSIG: Final = 1
 _PATIENCE: Final = 4
 """How many times its budget a batch may take until ``least`` runs are done; then one run must do."""
 _OFFSETS: Final = 4
@@ -174,27 +172,18 @@ def _own_bytes() -> int:
 
 def main() -> None:
     """Obey until there is nobody to obey."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[1]):
+    answers = answering(int(sys.argv[1]))
+    if answers is None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     subject = Subject()
     for line in sys.stdin:
         order = json.loads(line)
         method: Callable[..., Any] = getattr(subject, order.pop("order"))
         try:
             answer = {"ok": method(**order)}
-        except ServingError as error:
-            answer = {"code": error.code.name, "message": error.message}
-        except MemoryError:
-            answer = {"code": Code.RESOURCE_EXHAUSTED.name, "message": "there is not enough memory"}
         except Exception as error:  # noqa: BLE001  # frameworks raise what they like
-            traceback.print_exc()
-            last = " ".join(str(error).split())[:400]
-            answer = {"code": Code.INTERNAL.name, "message": f"{type(error).__name__}: {last}"}
+            answer = failure(error)
         answers.write(json.dumps(answer) + "\n")
     subject.close()
     answers.flush()
