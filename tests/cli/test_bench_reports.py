@@ -48,6 +48,12 @@ def test_diff_says_by_its_exit_code_how_it_went(results: Path, new: str, options
     assert main(["bench", "diff", str(results / "old.json"), str(results / new), *options]) == code
 
 
+def test_diff_compares_comparisons_too(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    versus = str(results / "versus.json")
+    assert main(["bench", "diff", versus, versus, "--threshold", "ratio=-5%", "--threshold", "rate=1"]) == DONE
+    assert "flask + gunicorn, REST, 32 in flight" in capsys.readouterr().out
+
+
 def test_diff_in_json(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "bench",

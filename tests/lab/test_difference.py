@@ -8,6 +8,7 @@ import pytest
 from tests.lab import measured
 
 from servable.core.errors import Code, ServingError
+from servable.lab.comparison import row_of, with_ratios
 from servable.lab.difference import compare
 from servable.lab.difference_page import as_json, difference_report
 from servable.lab.result import Step
@@ -139,6 +140,50 @@ def test_steps_are_told_apart_from_noise() -> None:
     far = compare(measured.result(OLD), measured.result(measured.step("8 in flight", 1000, 3.0, seed=5)), [])
     assert [change.noise for change in same.changes if change.metric.name == "p50"] == [True]
     assert [change.noise for change in far.changes if change.metric.name == "p50"] == [False]
+
+
+def test_comparisons_are_compared_row_by_row() -> None:
+    old = measured.comparison()
+    slower = with_ratios(
+        row_of(row.contestant, row.protocol, row.wire, row.concurrency, [
+            replace(block, throughput_per_s=block.throughput_per_s * (0.5 if row.contestant == "servable" else 1))
+            for block in row.blocks
+        ])
+        for row in old.rows
+    )  # fmt: skip
+    found = compare(old, replace(old, rows=slower), [parse_threshold("rate=-10%"), parse_threshold("p99=+0%")])
+    assert {change.step for change in found.exceeded} == {
+        f"servable, {protocol}, {concurrency} in flight" for protocol in ("gRPC", "REST") for concurrency in (1, 32)
+    }, "and nobody who was not measured"
+    assert {change.metric.name for change in found.exceeded} == {"rate"}
+    ratios = {change.step: change.ratio for change in found.changes if change.metric.name == "ratio"}
+    assert ratios["tensorflow_model_server, REST, 32 in flight"] == pytest.approx(2)
+    assert ratios["servable, REST, 32 in flight"] == 1, "the first is what the others are compared with"
+    noise = {(change.step, change.metric.name): change.noise for change in found.changes}
+    assert noise["servable, gRPC, 1 in flight", "rate"] is False
+    assert noise["flask + gunicorn, gRPC, 1 in flight", "rate"] is True
+    assert "p95" not in {change.metric.name for change in found.changes}
+    with pytest.raises(ServingError, match="p95=\\+5% cannot be judged"):
+        compare(old, old, [parse_threshold("p95=+5%")])
+
+
+def test_comparisons_of_different_things_are_refused_and_a_result_is_none() -> None:
+    old = measured.comparison()
+    moved = replace(old, model="another", conditions=replace(old.conditions, threads=7))
+    with pytest.raises(
+        ServingError, match=r"model was 'text_cnn_small', is 'another'; conditions\.threads was 1, is 7"
+    ):
+        compare(old, moved, [])
+    with pytest.raises(ServingError, match="one of these files is a result, the other a comparison"):
+        compare(old, measured.result(OLD), [])
+
+
+def test_what_only_one_comparison_has_is_remarked() -> None:
+    old = measured.comparison()
+    fewer = replace(old, rows=tuple(row for row in old.rows if row.contestant != "flask + gunicorn"))
+    found = compare(old, replace(fewer, versions={"lab": {**measured.VERSIONS, "numpy": "9"}}), [])
+    assert any("only in the old result: flask + gunicorn, gRPC, 1 in flight" in remark for remark in found.remarks)
+    assert any(remark.startswith("lab: numpy was") for remark in found.remarks)
 
 
 def test_the_report_and_the_json_agree() -> None:

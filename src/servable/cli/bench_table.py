@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from servable.cli import DONE
@@ -28,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read and print."""
     path = find(arguments.result, arguments.results)
+    compares = comparison.is_comparison(path)
     if arguments.json:
-        text = comparison.encode(comparison.read(path)) if _compares(path) else result.encode(result.read(path))
+        text = comparison.encode(comparison.read(path)) if compares else result.encode(result.read(path))
         put_text(text.decode(), arguments.out)
-    elif _compares(path):
+    elif compares:
         compared = comparison.read(path)
         report, table = comparison_report(compared), comparison_table(compared.rows)
         put_report(report, table, arguments.out, arguments.format)
@@ -39,16 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
         measured = result.read(path)
         put_report(report_of(measured), steps_table(measured), arguments.out, arguments.format)
     return DONE
-
-
-def _compares(path: Path) -> bool:
-    """Return whether a file is a comparison; one that is neither is judged by who reads results."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, OSError):
-        return False
-    schema = document.get("schema") if isinstance(document, dict) else None
-    return isinstance(schema, str) and schema.startswith("servable.compare/")
 
 
 def find(name: str, results: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,6 +210,16 @@ def _with_ratio(row: Row, reference: Row) -> Row:
 def encode(comparison: Comparison) -> bytes:
     """Return it as JSON."""
     return msgspec.json.format(msgspec.json.encode(comparison), indent=1) + b"\n"
+
+
+def is_comparison(path: Path) -> bool:
+    """Return whether a file says that it is a comparison; one that is neither is judged by who reads results."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, OSError):
+        return False
+    schema = document.get("schema") if isinstance(document, dict) else None
+    return isinstance(schema, str) and schema.startswith(SCHEMA.partition("/")[0] + "/")
 
 
 def read(path: Path) -> Comparison:

@@ -25,7 +25,7 @@ def difference_report(difference: Difference, old: str, new: str) -> Report:
     sections = [Section(step, (_table([item for item in difference.changes if item.step == step]),)) for step in steps]
     plots = [plot for name in ("rate", "p50", "p99") if (plot := _ratios(difference, name)).bars]
     if plots:
-        sections.append(Section("New against old", plots, "Seconds of both runs that overlap are noise, not change."))
+        sections.append(Section("New against old", plots, "Intervals that overlap are noise, not change."))
     return Report("Difference of two measurements", f"{old} → {new}", verdict, tone, lead, sections)
 
 
@@ -41,11 +41,11 @@ def _table(changes: list[Change]) -> Table:
         # Each row has a unit of its own, so the numbers are written out here.
         old, new = (quantity(value, change.metric.unit) for value in (change.old, change.new))
         allowed = ", ".join(threshold.text for threshold in change.exceeded)
-        noise = "" if change.noise is None else "within noise" if change.noise else "beyond noise"
+        noise = "" if change.noise is None else "within" if change.noise else "beyond"
         rows.append(
             (change.metric.name, old, new, _relative(change), noise, Toned(allowed, Tone.BAD) if allowed else "")
         )
-    columns = tuple(Column(name) for name in ("metric", "old", "new", "change", "seconds", "threshold missed"))
+    columns = tuple(Column(name) for name in ("metric", "old", "new", "change", "noise", "threshold missed"))
     return Table(columns, rows)
 
 
@@ -79,7 +79,7 @@ def _ratios(difference: Difference, name: str) -> BarPlot:
 def changes_table(difference: Difference) -> Table:
     """Return all changes in one table for programs, in base units."""
     columns = ("load", "metric", "unit", "old", "new", "ratio", "within noise", "thresholds missed")
-    units = {SECONDS: "s", BYTES: "B", PER_SECOND: "1/s", SHARE: "of 1"}
+    units = {SECONDS: "s", BYTES: "B", PER_SECOND: "1/s", SHARE: "of 1", RATIO: "times"}
     rows: list[tuple[Cell, ...]] = [
         (
             change.step,

@@ -1,62 +1,109 @@
-"""Metrics of a step by name, and how far each may get worse: ``p99=+10%``, ``rate=-5%``, ``p99=50ms``."""
+"""Metrics of a load by name, and how far each may get worse: ``p99=+10%``, ``rate=-5%``, ``p99=50ms``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from servable.core.errors import invalid_argument
+from servable.lab.comparison import Block, Row
 from servable.lab.result import Second, Step
-from servable.report.units import BYTES, PER_SECOND, SECONDS, SHARE, Unit
+from servable.lab.statistics import Estimate
+from servable.report.units import BYTES, PER_SECOND, RATIO, SECONDS, SHARE, Unit
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of a step. ``read`` gives ``None`` where the step does not tell; ``worse`` is +1 if more is worse."""
+    """One number of a step of a result, or of a row of a comparison; ``worse`` is +1 if more is worse.
+
+    ``read`` and ``of_row`` give ``None`` where nobody tells it. What comes with an interval, or by the second, can be
+    told from noise.
+    """
 
     name: str
     unit: Unit
     worse: int
     read: Callable[[Step], float | None]
     by_second: Callable[[Second], float | None] | None = None
+    of_row: Callable[[Row], Estimate | None] = lambda _row: None
 
 
-def _latency(name: str, field: str, share: float, by_second: str = "") -> Metric:
+def _latency(name: str, field: str, share: float, *, told: bool = False) -> Metric:
+    """Return the metric of a latency; ``told`` is one that seconds and rows of comparisons have, too."""
+
     def read(step: Step) -> float | None:
         # Fewer than one answer above a percentile: it is not known.
         known = step.latency.count * (1 - share) >= 1
         return float(getattr(step.latency, field)) / 1e3 if known else None
 
-    each = (lambda second: getattr(second, by_second)) if by_second else None
-    return Metric(name, SECONDS, 1, read, each)
+    if not told:
+        return Metric(name, SECONDS, 1, read)
+    return Metric(
+        name, SECONDS, 1, read, lambda second: getattr(second, field), lambda row: _scaled(getattr(row, field), 1e-3)
+    )
 
 
-def _of_all(step: Step, count: int) -> float | None:
-    total = step.ok + step.errors + step.wrong
-    return count / total if total else None
+def _share(name: str) -> Metric:
+    """Return the metric of a count that every step and every block has, over all that ended."""
+
+    def of(counted: Sequence[Step | Block]) -> float | None:
+        total = sum(one.ok + one.errors + one.wrong for one in counted)
+        return sum(getattr(one, name) for one in counted) / total if total else None
+
+    return Metric(name, SHARE, 1, lambda step: of([step]), of_row=lambda row: _exact(of(row.blocks)))
+
+
+def _rate(step: Step) -> float:
+    return step.throughput_per_s
+
+
+def _cpu_s(step: Step) -> float | None:
+    return None if step.server is None else step.server.cpu_us_per_request / 1e6
+
+
+def _memory(step: Step) -> float | None:
+    return None if step.server is None else float(step.server.rss_bytes)
+
+
+def _ratio(row: Row) -> Estimate | None:
+    """Return how many times the first contestant's rate a row's is; its own is one."""
+    return row.throughput_ratio or (Estimate(1.0) if row.throughput_per_s and not row.reference else None)
+
+
+def _exact(value: float | None) -> Estimate | None:
+    return None if value is None else Estimate(value)
+
+
+def _scaled(found: Estimate | None, factor: float) -> Estimate | None:
+    if found is None:
+        return None
+    low, high = (None if bound is None else bound * factor for bound in (found.low, found.high))
+    return Estimate(found.value * factor, low, high)
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("rate", PER_SECOND, -1, lambda step: step.throughput_per_s, lambda second: second.ok),
+        Metric("rate", PER_SECOND, -1, _rate, lambda second: second.ok, lambda row: row.throughput_per_s),
+        Metric("ratio", RATIO, -1, lambda _step: None, of_row=_ratio),
         _latency("mean", "mean_ms", 0.0),
-        _latency("p50", "p50_ms", 0.5, "p50_ms"),
+        _latency("p50", "p50_ms", 0.5, told=True),
         _latency("p90", "p90_ms", 0.9),
         _latency("p95", "p95_ms", 0.95),
-        _latency("p99", "p99_ms", 0.99, "p99_ms"),
+        _latency("p99", "p99_ms", 0.99, told=True),
         _latency("p99.9", "p999_ms", 0.999),
         _latency("max", "max_ms", 0.0),
-        Metric("errors", SHARE, 1, lambda step: _of_all(step, step.errors)),
-        Metric("wrong", SHARE, 1, lambda step: _of_all(step, step.wrong)),
-        Metric("cpu", SECONDS, 1, lambda step: step.server.cpu_us_per_request / 1e6 if step.server else None),
-        Metric("memory", BYTES, 1, lambda step: float(step.server.rss_bytes) if step.server else None),
+        _share("errors"),
+        _share("wrong"),
+        Metric("cpu", SECONDS, 1, _cpu_s, of_row=lambda row: _scaled(row.cpu_us_per_request, 1e-6)),
+        Metric("memory", BYTES, 1, _memory, of_row=lambda row: _exact(row.rss_bytes)),
     )
 }
-"""What can be compared. Errors and wrong answers are shares of all requests, cpu is the server's time a request."""
+"""What can be compared. Errors and wrong answers are shares of all requests, cpu is the server's time a request, ratio
+is a contestant's rate over that of the first one in its comparison."""
 
-SHOWN = ("rate", "p50", "p99", "p99.9", "errors", "wrong", "cpu", "memory")
+SHOWN = ("rate", "ratio", "p50", "p99", "p99.9", "errors", "wrong", "cpu", "memory")
 
 _BOUND = re.compile(r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d+)?|\.\d+)(?P<unit>%|us|µs|ms|s|/s|B|KiB|MiB|GiB)?")
 _FACTORS = {
@@ -111,7 +158,7 @@ def parse_threshold(text: str) -> Threshold:
         if of != metric.unit:
             raise invalid_argument(f"threshold {text!r}: {name} is not measured in {unit}")
         amount *= factor
-    elif metric.unit is not PER_SECOND and amount:
+    elif metric.unit not in (PER_SECOND, RATIO) and amount:
         raise invalid_argument(f"threshold {text!r}: the number needs a unit, such as {_example(metric)}")
     return Threshold(metric, text, amount, relative, bool(sign))
 
