@@ -70,12 +70,14 @@ def test_a_plan_is_made_of_candidates_that_answer_rightly(
     said: list[str] = []
     monkeypatch.setattr(tuning, "variants", lambda trial, _cpus: variants(trial, 2)[:1])
     monkeypatch.setattr(finals, "MOST_ROUNDS", finals.LEAST_ROUNDS)
+    monkeypatch.setattr(tuning, "winners", lambda found, *_: list(found)[-1:])
     options = TuneOptions(batches=(1, 4), budget_s=12, engines=("onnxruntime",))
     tuned = tune(network, options, report=said.append)
     assert tuned.samples.made_up
     default = tuned.results[0]
     assert default.ok
     assert default.trial == Trial(0, Setting("onnxruntime"))
+    assert [one.trial for one in tuned.results if one.confirmed] == [default.trial, variants(default.trial, 2)[0]]
     reasons = {tuned.forms[one.trial.form].made: one.reason for one in tuned.results if not one.ok}
     assert reasons["negate"].startswith("it answers differently")
     assert reasons["break"]
