@@ -12,7 +12,9 @@ import pytest
 
 from servable.core.errors import ServingError
 from servable.core.signatures import Signature
+from servable.engines import frozen_graph
 from servable.engines.plan import find_artifact
+from servable.engines.signature_settings import read_signature_settings
 from servable.forge import arrays
 from servable.forge.conversion.freeze_steps import fold_step
 from servable.forge.conversion.steps import KINDS, LIVE, STEPS, step_between
@@ -74,6 +76,7 @@ def check(root: Path, name: str, source: str, signature: str = "serving_default"
     try:
         found = model.signatures[signature]
         rows = next(iter(found.inputs.values())).shape or ()
+        compared = 0
         for inputs, expected in zip(asked, answered, strict=True):
             size = len(next(iter(inputs.values())))
             if rows[0] not in (None, size):
@@ -83,6 +86,8 @@ def check(root: Path, name: str, source: str, signature: str = "serving_default"
             for key, value in expected.items():
                 assert outputs[key].dtype == value.dtype
                 np.testing.assert_allclose(outputs[key], value, rtol=1e-4, atol=1e-5, err_msg=f"{name}, {size} rows")
+                compared += value.size
+        assert compared > 0, f"{name} takes {rows[0]} rows, which nobody answered"
     finally:
         model.close()
     return found
@@ -143,8 +148,28 @@ class TestTensorFlow:
     def test_freezing_says_how_many_variables_became_constants(self, network: Made) -> None:
         facts = network[1]["cnn-saved_model-graph_def"]
         assert facts["variables"] == 7
-        assert facts["frozen"].startswith(f"7 variables -> constants, {facts['nodes_after']} ops")
+        assert facts["frozen"] == f"7 variables -> constants, {facts['nodes_after']} ops"
         assert "ReadVariableOp" not in facts["operations"]
+        assert facts["changed"]["ReadVariableOp"] == "-7"
+        assert facts["changed"]["VarHandleOp"] == "-7"
+        assert facts["nodes_not_of_the_signature"] > 0
+
+    def test_a_frozen_graph_becomes_text_and_bytes_again(self, network: Made) -> None:
+        root = network[0]
+        for name in ("cnn-text", "cnn-folded-text"):
+            text = find_artifact(root / name)
+            assert (text.kind, text.path.name) == ("graph_def", "graph.pbtxt")
+            assert 'op: "Conv2D"' in text.path.read_text()
+            assert frozen_graph.missing(text.path) is None
+            # Its signature came along: a file in a version's folder is not one that was named by itself.
+            assert read_signature_settings(root / name / "servable.toml").keys() == {
+                "serving_default",
+                "serve",
+                "predict",
+            }
+        assert (root / "cnn-bytes" / "graph.pb").read_bytes() == (
+            root / "cnn-saved_model-graph_def" / "graph.pb"
+        ).read_bytes()
 
     @pytest.mark.parametrize(
         "name", ["lstm-saved_model-onnx", "lstm-saved_model-openvino", "lstm-saved_model-tflite", "lstm-graph_def-onnx"]

@@ -1,11 +1,9 @@
-"""The manager on a fake engine: every wish and every load ends when the test says so."""
+"""The lives of versions, on a fake engine: every wish and every load ends when the test says so."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,7 @@ import pytest
 from servable.core.errors import Code, ServingError, internal, unavailable, unimplemented
 from servable.core.messages import ModelRef
 from servable.core.status import VersionState
-from servable.engines.base import LOADER_NICENESS
-from servable.lifecycle import loading
-from servable.lifecycle.config import ManagerOptions, ModelConfig, Specific, Transition, VersionSpec
+from servable.lifecycle.config import ManagerOptions, ModelConfig, Transition, VersionSpec
 
 START, LOADING, AVAILABLE, UNLOADING, END = VersionState
 
@@ -262,153 +258,6 @@ def test_prepare_runs_before_the_version_is_found_and_may_fail_it(run_lab, engin
     run_lab(body, prepare=prepare)
 
 
-def test_loads_happen_in_nice_threads_and_nothing_else_becomes_nice(run_lab, engine) -> None:
-    main = threading.get_native_id()
-    before = os.getpriority(os.PRIO_PROCESS, main)
-    niceness: list[int] = []
-    stop = threading.Event()
-    workers: list[threading.Thread] = []
-
-    def prepare(_loaded) -> None:
-        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        # A framework starts its pool here.
-        workers.append(threading.Thread(target=stop.wait))
-        workers[0].start()
-
-    async def body(lab) -> None:
-        lab.manager.apply([model()])
-        lab.wish(1)
-        assert await lab.manager.wait_ready(10)
-        assert threading.get_ident() not in engine.threads
-        assert niceness[0] > before
-        assert os.getpriority(os.PRIO_PROCESS, main) == before
-        if os.geteuid() == 0:
-            assert os.getpriority(os.PRIO_PROCESS, workers[0].native_id or 0) == before
-        stop.set()
-
-    try:
-        run_lab(body, prepare=prepare)
-    finally:
-        stop.set()
-
-
-@pytest.mark.rule("lookup-3", "lookup-4", "lookup-5", "lookup-6")
-def test_lookup_errors_are_those_of_tensorflow_serving(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        manager = lab.manager
-        assert refused(manager, ModelRef("m", label="x")) == "UNAVAILABLE: Model labels does not init yet.x"
-        manager.apply([model()])
-        assert refused(manager, ModelRef("")) == "INVALID_ARGUMENT: ModelSpec has no name specified."
-        assert refused(manager, ModelRef("", 3)) == "INVALID_ARGUMENT: ModelSpec has no name specified."
-        assert refused(manager, ModelRef("", label="x")) == "INVALID_ARGUMENT: ModelSpec has no name specified."
-        assert refused(manager, ModelRef("m")) == "NOT_FOUND: Servable not found for request: Latest(m)"
-        assert refused(manager, ModelRef("m", 3)) == "NOT_FOUND: Servable not found for request: Specific(m, 3)"
-        unknown = "INVALID_ARGUMENT: Unrecognized servable version label: x"
-        assert refused(manager, ModelRef("m", label="x")) == unknown
-        assert refused(manager, ModelRef("nobody", label="x")) == unknown
-        for arguments, text in (
-            (("m",), "Could not find any versions of model m"),
-            (("nobody", 4), "Could not find version 4 of model nobody"),
-        ):
-            with pytest.raises(ServingError, match=text) as caught:
-                manager.statuses(*arguments)
-            assert caught.value.code is Code.NOT_FOUND
-        with pytest.raises(ServingError, match=unknown.partition(" ")[2]):
-            manager.statuses("m", label="x")
-
-    run_lab(body)
-
-
-def test_version_0_is_a_version(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        lab.manager.apply([model()])
-        lab.wish(0, 1)
-        await lab.until(lambda: lab.states() == {1: "AVAILABLE", 0: "AVAILABLE"})
-        handle = lab.manager.acquire(ModelRef("m", 0))
-        assert handle.version == 0
-        lab.manager.release(handle)
-
-    run_lab(body)
-
-
-def version_of(manager, label: str) -> int:
-    handle = manager.acquire(ModelRef("m", label=label))
-    manager.release(handle)
-    return int(handle.version)
-
-
-@pytest.mark.rule("label-3")
-def test_a_label_follows_when_its_version_is_available(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        manager = lab.manager
-        manager.apply([model(labels={"stable": 1, "canary": 2})])
-        lab.wish(1)
-        await lab.until(manager.ready)
-        assert version_of(manager, "stable") == 1
-        assert refused(manager, ModelRef("m", label="canary")).endswith("version label: canary")
-        assert manager.labels("m") == {"stable": 1}
-        lab.wish(1, 2)
-        await lab.until(lambda: lab.states()[2] == "AVAILABLE")
-        assert version_of(manager, "canary") == 2
-        assert [status.version for status in manager.statuses("m", label="canary")] == [2]
-        # To move a label is to change the configuration.
-        manager.apply([model(labels={"stable": 2})])
-        assert manager.labels("m") == {"stable": 2}
-        lab.wish(1)
-        assert refused(manager, ModelRef("m", label="stable")).endswith("request: Specific(m, 2)")
-
-    run_lab(body)
-
-
-def test_a_label_stays_where_it_is_until_its_new_version_is_there(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        lab.manager.apply([model(labels={"stable": 1})])
-        lab.wish(1)
-        await lab.until(lab.manager.ready)
-        go = engine.hold(2)
-        lab.wish(1, 2)
-        lab.manager.apply([model(labels={"stable": 2})])
-        assert version_of(lab.manager, "stable") == 1
-        go.set()
-        await lab.until(lambda: lab.states()[2] == "AVAILABLE")
-        assert version_of(lab.manager, "stable") == 2
-
-    run_lab(body)
-
-
-def test_a_label_for_a_version_that_cannot_come_is_refused_and_changes_nothing(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        lab.manager.apply([model(labels={"stable": 1})])
-        lab.wish(1)
-        await lab.until(lab.manager.ready)
-        with pytest.raises(ServingError) as caught:
-            lab.manager.apply([model("other"), model(labels={"stable": 9})])
-        assert str(caught.value) == (
-            "FAILED_PRECONDITION: Request to assign label to version 9 of model m, "
-            "which is not currently available for inference"
-        )
-        assert lab.manager.models() == ["m"]
-        assert version_of(lab.manager, "stable") == 1
-        # With another policy the version may come.
-        lab.manager.apply([model(labels={"stable": 9}, policy=Specific((1, 9)))])
-        assert version_of(lab.manager, "stable") == 1
-
-    run_lab(body)
-
-
-@pytest.mark.rule("label-3")
-def test_labels_before_versions_if_asked_for(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        lab.manager.apply([model(labels={"canary": 2})])
-        assert refused(lab.manager, ModelRef("m", label="canary")).endswith("request: Specific(m, 2)")
-        lab.manager.apply([model(labels={"canary": 2, "next": 3})])
-        assert lab.manager.labels("m") == {"canary": 2, "next": 3}
-        with pytest.raises(ServingError, match="assign label to version 4"):
-            lab.manager.apply([model(labels={"next": 4})])
-
-    run_lab(body, ManagerOptions(poll_s=-1, labels_before_versions=True))
-
-
 def test_apply_replaces_the_set_of_models(run_lab, engine) -> None:
     async def body(lab) -> None:
         lab.manager.apply([model("a"), model("b")])
@@ -483,38 +332,6 @@ def test_reload_loads_anew_and_a_failure_of_it_harms_nothing(run_lab, engine) ->
             lab.manager.reload("nobody")
 
     run_lab(body)
-
-
-@pytest.mark.rule("manager-7")
-def test_versions_load_highest_first_one_after_another_once_started(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        lab.manager.apply([model()])
-        lab.wish(1)
-        await lab.until(lab.manager.ready)
-        gates = {version: engine.hold(version) for version in (2, 3)}
-        lab.wish(1, 2, 3)
-        assert lab.states() == {3: "LOADING", 2: "START", 1: "AVAILABLE"}
-        gates[3].set()
-        await lab.until(lambda: lab.states() == {3: "AVAILABLE", 2: "LOADING", 1: "AVAILABLE"})
-        gates[2].set()
-        await lab.until(lambda: lab.states()[2] == "AVAILABLE")
-
-    run_lab(body)
-
-
-@pytest.mark.rule("manager-7")
-def test_load_threads_let_models_load_beside_each_other(run_lab, engine) -> None:
-    async def body(lab) -> None:
-        lab.manager.apply([model()])
-        gates = [engine.hold(version) for version in (1, 2, 3)]
-        lab.wish(1, 2, 3)
-        await lab.until(lambda: len(engine.attempts) == 2)
-        assert lab.states() == {3: "LOADING", 2: "LOADING", 1: "START"}
-        for gate in gates:
-            gate.set()
-        await lab.until(lambda: set(lab.states().values()) == {"AVAILABLE"})
-
-    run_lab(body, ManagerOptions(poll_s=-1, load_threads=2))
 
 
 def test_a_load_that_ends_after_its_model_has_gone_is_never_served(run_lab, engine) -> None:
@@ -632,27 +449,3 @@ def test_stop_gives_up_on_a_handle_that_never_comes_back(run_lab, engine, caplog
         await lab.until(lambda: handle.model.closed)
 
     run_lab(body, ManagerOptions(poll_s=-1, drain_timeout_s=0.01))
-
-
-def test_a_load_that_comes_to_nothing_gets_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    if loading.loader_niceness() != LOADER_NICENESS:
-        pytest.skip("this account may not lower a niceness: loads have their share from the start")
-    monkeypatch.setattr(loading, "PATIENCE_S", 0.05)
-    seen: list[tuple[int, int]] = []
-
-    def look() -> tuple[int, int]:
-        thread = threading.get_native_id()
-        return os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
-
-    def job() -> None:
-        with loading.nice():
-            seen.append(look())
-            end = time.monotonic() + 10
-            while look() == seen[0] and time.monotonic() < end:
-                time.sleep(0.005)
-            seen.append(look())
-
-    worker = threading.Thread(target=job)
-    worker.start()
-    worker.join()
-    assert seen == [(os.SCHED_IDLE, 19), (os.SCHED_OTHER, 11)]
