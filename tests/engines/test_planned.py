@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from servable.core.errors import Code, ServingError
+from servable.engines import planned
 from servable.engines.base import Artifact, EngineOptions
 from servable.engines.fingerprint import fingerprint, outline
 from servable.engines.plan import choose, find_artifact, load
@@ -141,6 +143,56 @@ def test_plans_of_somebody_else_are_not_followed(model: Artifact, cache: Path, m
     assert choose(model, options=AUTO).engine == expected
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only the administrator gives files away")
+def test_not_even_the_administrator_follows_plans_of_somebody_else(model: Artifact, cache: Path) -> None:
+    write_plan(plan_for(model, part(None, "openvino")), cache / "theirs.json")
+    assert choose(model, options=AUTO).engine == "openvino"
+    os.chown(cache, 65534, -1)
+    assert choose(model, options=AUTO).engine == "onnxruntime"
+
+
+def test_signatures_that_were_not_compared_stay_with_the_default_engine(model: Artifact, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    write_plan(plan_for(model, part(None, "openvino"), signatures=("other",)), file)
+    loaded = load(choose(model, options=options(file)), model, options(file))
+    assert loaded._rest.engine == "onnxruntime"  # type: ignore[attr-defined]
+    assert not loaded._routes  # type: ignore[attr-defined]
+    assert loaded.run("serving_default", {"x": np.ones((1, 1), np.float32)}, ("y",))["y"].item() == 2.5
+    loaded.close()
+
+
+def test_an_engine_that_was_loaded_is_closed_if_the_next_one_fails(
+    model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    broken = tmp_path / "broken" / "model.onnx"
+    broken.write_bytes(b"\x08\x07")
+    form = Form("onnx", str(broken), fingerprint(Artifact("onnx", broken)), "broken")
+    plan = plan_for(model, part(1, "onnxruntime"), part(None, "openvino", form=1), forms=(Form("onnx"), form))
+    loaded: list[Any] = []
+    member = planned._member
+
+    def note(*words: Any) -> Any:
+        loaded.append(member(*words))
+        return loaded[-1]
+
+    monkeypatch.setattr(planned, "_member", note)
+    with pytest.raises(ServingError):
+        planned.load_planned(plan, model, EngineOptions())
+    (first,) = loaded
+    with pytest.raises(ServingError, match="has been unloaded"):
+        first.run("serving_default", {"x": np.ones((1, 1), np.float32)}, ("y",))
+
+
+def test_the_reason_is_that_of_the_plan_for_these_contents(model: Artifact, cache: Path) -> None:
+    mine = plan_for(model, part(None, "openvino"))
+    foreign = msgspec.structs.replace(mine, key=msgspec.structs.replace(mine.key, cpu="Other"), tuned="2027")
+    other = msgspec.structs.replace(mine, key=msgspec.structs.replace(mine.key, fingerprint="sha256:0"), tuned="2028")
+    write_plan(foreign, cache / "a.json")
+    write_plan(other, cache / "b.json")
+    assert "it was tuned on Other" in choose(model, options=AUTO).reason
+
+
 def test_a_start_without_plans_does_not_even_import_what_reads_them(model: Artifact, cache: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
@@ -222,6 +274,7 @@ def test_what_the_start_asks_for_otherwise_is_in_the_way(model: Artifact, tmp_pa
     file = tmp_path / "plan.json"
     write_plan(plan_for(model, part(None, "openvino")), file)
     assert "numbers of threads" in refusal(model, options(file, intra_op_threads=1))
+    assert "numbers of threads" in refusal(model, options(file, inter_op_threads=2))
     assert "the tags gpu" in refusal(model, options(file, saved_model_tags=("gpu",)))
     transformed = replace(model, transform=tmp_path / "transform.py")
     assert "transform.py is Python" in refusal(transformed, options(file))
