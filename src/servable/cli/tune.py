@@ -10,6 +10,7 @@ from typing import Any
 
 from servable.cli import DONE, MISSED
 from servable.core.errors import invalid_argument
+from servable.core.progress import unheard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     data = arguments.data
     read = None if data is None else (lambda signature: from_file(data, signature))
-    report = (lambda _line: None) if arguments.quiet or arguments.json else _say
+    report = unheard if arguments.quiet or arguments.json else _say
     tuned = tune(find_source(arguments.model.absolute(), arguments.model_version), options, read, report)
     plan = plan_of(tuned)
     place = arguments.plan or plan_file(plan)

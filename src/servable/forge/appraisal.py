@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from servable.core.errors import ServingError
+from servable.core.progress import Progress, unheard
 from servable.engines.base import Artifact
 from servable.engines.tuned_plan import Setting
 from servable.forge.comparison.runs import Runs
@@ -14,7 +14,6 @@ from servable.forge.measure import BatchTimes, Measured, begin, end, times
 from servable.forge.probe import Probe
 from servable.forge.reference import Judged, Reference
 
-Report = Callable[[str], None]
 _LONGEST_S: Final = 60.0
 """What the runs of one batch size may take before fewer must do."""
 
@@ -66,7 +65,7 @@ def appraise(
     timing: Timing,
     *,
     setting: Setting | None = None,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> Figures:
     """Measure an artifact in a process of its own, and judge it. Does not raise: see ``reason``."""
     report(f"{name}: measuring")

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.lab import machine
 from servable.lab.comparison import Block, Comparison, Conditions, Row, row_of, with_ratios
@@ -27,7 +28,6 @@ from servable.lab.contestants import Contestant
 from servable.lab.subject import Subject
 
 PROTOCOLS = ("gRPC", "REST")
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def turns(count: int, rounds: int) -> list[list[int]]:
     return [forwards if number % 2 == 0 else forwards[::-1] for number in range(rounds)]
 
 
-async def compare(plan: Plan, report: Report = lambda _: None) -> Comparison:
+async def compare(plan: Plan, report: Progress = unheard) -> Comparison:
     """Run a comparison. SIGINT and SIGTERM end it early, with what was measured; no process is left in any case."""
     started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     with scratch() as folder:
@@ -82,7 +82,7 @@ async def compare(plan: Plan, report: Report = lambda _: None) -> Comparison:
     )
 
 
-def prepare(contestants: Sequence[Contestant], report: Report) -> dict[str, str]:
+def prepare(contestants: Sequence[Contestant], report: Progress) -> dict[str, str]:
     """Let each get what it needs, before anything is measured; return the reasons of those that could not."""
     reasons = {}
     for contestant in contestants:
@@ -97,7 +97,7 @@ def prepare(contestants: Sequence[Contestant], report: Report) -> dict[str, str]
 class _Run:
     """One comparison under way."""
 
-    def __init__(self, plan: Plan, folder: Path, report: Report) -> None:
+    def __init__(self, plan: Plan, folder: Path, report: Progress) -> None:
         self._plan = plan
         self._report = report
         self.interrupted = False

@@ -10,19 +10,19 @@ import subprocess
 import sys
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from servable.core.cache import cache_dir
 from servable.core.environments import pinned
 from servable.core.errors import failed_precondition, invalid_argument
+from servable.core.progress import Progress
 from servable.lab.peers import PEERS, Command, Door, Environment, Peer, Placement
 from servable.lab.peers.base import HOST
 from servable.lab.target import parse_endpoint
 
 FORMS = f"a URL, 'servable [OPTION ...]', 'git:REVISION [OPTION ...]' or a peer: {', '.join(PEERS)}"
-Report = Callable[[str], None]
 
 
 class Contestant(ABC):
@@ -32,7 +32,7 @@ class Contestant(ABC):
     artifact: str | None = "onnx"
     start_limit_s = 60.0
 
-    def prepare(self, report: Report) -> None:  # noqa: B027  # most need nothing
+    def prepare(self, report: Progress) -> None:  # noqa: B027  # most need nothing
         """Get what it needs; ``ServingError`` says why that failed."""
 
     def refuses(self, model: str) -> str:
@@ -101,7 +101,7 @@ class Revision(Ours):
         self._commit = ""
         self._sources = Path()
 
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: Progress) -> None:
         """Export the revision into the cache, beside the environments of peers; the repository is left as it is."""
         self._commit = self._git("rev-parse", "--verify", "--quiet", f"{self._revision}^{{commit}}").decode().strip()
         self._sources = cache_dir() / "revisions" / self._commit
@@ -161,7 +161,7 @@ class PeerContestant(Contestant):
         self._peer = peer
         self._environment = Environment(peer) if peer.requirements is not None else None
 
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: Progress) -> None:
         """Make its environment."""
         lacking = self._peer.lacking()
         if lacking:

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.lab import machine
 from servable.lab.comparison import Block, Conditions
@@ -29,7 +30,6 @@ from servable.lab.peers import Command, Placement
 from servable.lab.restriction import Restriction, Row
 from servable.lab.subject import Subject
 
-Report = Callable[[str], None]
 _PROTOCOL = "gRPC"
 
 
@@ -51,7 +51,7 @@ class Plan:
             raise invalid_argument("a load has 1 request in flight or more, for more than 0 s")
 
 
-async def restrict(plan: Plan, report: Report = lambda _: None) -> Restriction:
+async def restrict(plan: Plan, report: Progress = unheard) -> Restriction:
     """Measure all cases, one after the other; no process is left in any case."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     rows: list[Row] = []

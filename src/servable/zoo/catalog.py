@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT32, INT64, STRING, Array, DType
@@ -23,7 +24,6 @@ from servable.zoo.labelled_pictures import CLASSES as PATTERNS
 from servable.zoo.onnx_builders import write_onnx
 from servable.zoo.pictures import jpegs, pictures
 from servable.zoo.reference import forward
-from servable.zoo.sentiment import Report
 
 DEFAULT_SEED = 1
 KINDS = ("onnx", "saved_model")
@@ -203,7 +203,7 @@ def build(
     model_name: str | None = None,
     seed: int = DEFAULT_SEED,
     overwrite: bool = False,
-    report: Report = lambda _: None,
+    report: Progress = unheard,
 ) -> Path:
     """Build ``<directory>/<model name>/<version>`` and return it. It appears there complete, by a rename.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ import numpy as np
 
 from servable.core.cache import cache_dir
 from servable.core.errors import ServingError, internal
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import FLOAT32, Array
@@ -25,7 +26,6 @@ from servable.zoo import image_plans as plans
 from servable.zoo import labelled_pictures as data
 from servable.zoo.onnx_builders import onnx_bytes
 
-Report = Callable[[str], None]
 Weights = Mapping[str, Array]
 _SEEN = 0x5EE9
 """Begins the seeds of the pictures that are learnt from: no seed that is one number gives these."""
@@ -96,7 +96,7 @@ class Fitted:
     accuracy: float
 
 
-def fitted_weights(name: str, base: Weights, seed: int, report: Report) -> dict[str, Array]:
+def fitted_weights(name: str, base: Weights, seed: int, report: Progress) -> dict[str, Array]:
     """Return the weights of a fitted model: those of its random base, and a last layer from the cache or a fit."""
     course = COURSES[name]
     kept = _kept(name, course, base, seed)
@@ -109,7 +109,7 @@ def fitted_weights(name: str, base: Weights, seed: int, report: Report) -> dict[
     return dict(base) | {f"{course.head}_kernel": found.kernel, f"{course.head}_bias": found.bias}
 
 
-def fit(course: Course, base: Weights, seed: int, report: Report = lambda _: None) -> Fitted:
+def fit(course: Course, base: Weights, seed: int, report: Progress = unheard) -> Fitted:
     """Fit the last layer: a logistic regression for each class. INTERNAL if it is right about too little."""
     began = time.monotonic()
     total = course.pictures + course.held_out
@@ -208,7 +208,7 @@ def _read(path: Path) -> Fitted | None:
         return None
 
 
-def _keep(path: Path, found: Fitted, report: Report) -> None:
+def _keep(path: Path, found: Fitted, report: Progress) -> None:
     """Write the cache by a rename, so that no reader sees half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

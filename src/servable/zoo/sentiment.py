@@ -7,13 +7,14 @@ all, and a network trained on short texts without padding is right on rows of an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from servable.core.errors import internal
+from servable.core.progress import Progress
 from servable.core.tensors import Array
 from servable.zoo import corpus
 from servable.zoo.corpus import Corpus
@@ -21,7 +22,6 @@ from servable.zoo.frameworks import check_backend, tensorflow_and_keras
 
 LAYERS = 3
 CLASSES = len(corpus.LABELS)
-Report = Callable[[str], None]
 """Takes a line about how far the training is."""
 
 
@@ -50,7 +50,7 @@ class Trained:
     accuracy: float
 
 
-def train(rng: np.random.Generator, report: Report, course: Course | None = None) -> Trained:
+def train(rng: np.random.Generator, report: Progress, course: Course | None = None) -> Trained:
     """Train from drawn weights. FAILED_PRECONDITION without TensorFlow, INTERNAL if nothing was learnt."""
     course = course or Course()
     _, keras = tensorflow_and_keras("training sentiment")

@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from servable.core.progress import Progress, unheard
 from servable.core.tensors import Array
 from servable.zoo import image_weights, sentiment
-from servable.zoo.sentiment import Report
 
 Weights = Mapping[str, Array]
 
@@ -122,7 +122,7 @@ _DRAW: dict[str, Callable[[np.random.Generator], dict[str, Array]]] = {
 } | image_weights.DRAW
 
 
-def weights_of(name: str, seed: int, report: Report = lambda _: None) -> Weights:
+def weights_of(name: str, seed: int, report: Progress = unheard) -> Weights:
     """Return the weights of one example model, float32 and read-only. The same seed gives the same bytes.
 
     Those of ``sentiment`` are trained and those of ``*_fitted`` fitted, which takes up to a minute: ``report`` is told
@@ -140,7 +140,7 @@ def weights_of(name: str, seed: int, report: Report = lambda _: None) -> Weights
     return found
 
 
-def _make(name: str, seed: int, report: Report) -> dict[str, Array]:
+def _make(name: str, seed: int, report: Progress) -> dict[str, Array]:
     # A fit runs a graph, whose builder reads this module.
     from servable.zoo import fitted
 

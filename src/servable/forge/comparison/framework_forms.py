@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from servable.core.errors import failed_precondition
+from servable.core.progress import Progress
 from servable.core.tensors import Array
 from servable.engines.base import Artifact
 from servable.forge import arrays
@@ -35,7 +36,7 @@ def run_form(
     batches: list[int],
     runs: int,
     cold: int,
-    report: Callable[[str], None],
+    report: Progress,
 ) -> dict[str, Any]:
     """Load one form, answer the first rows, and time it at every batch size. ``artifact`` is kind, path and engine.
 
@@ -62,7 +63,7 @@ def run_form(
     return {"load_s": load_s, "cold_s": cold_s, "seconds": timed, "version": _version(form)}
 
 
-def write_saved_model(weights: str, folder: str, report: Callable[[str], None]) -> None:
+def write_saved_model(weights: str, folder: str, report: Progress) -> None:
     """Write the model as a SavedModel into a folder that is not there yet."""
     from servable.zoo import catalog, tf_builders
 

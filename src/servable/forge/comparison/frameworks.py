@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, engine_class
@@ -24,8 +25,6 @@ from servable.forge.worker import run_apart
 from servable.forge.workshop import perform
 from servable.zoo import catalog
 from servable.zoo.weights import weights_of
-
-Report = Callable[[str], None]
 
 PARITY: Final = 1e-4
 """What two frameworks with the same weights may differ by."""
@@ -118,7 +117,7 @@ def compare_frameworks(
     runs: int = RUNS,
     cold: int = COLD,
     forms: Sequence[Form] = FORMS,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> Frameworks:
     """Measure every form that is installed, one after the other. One that fails is a result with the reason."""
     if not batches or min(batches) < 1 or runs < 1 or cold < 0:
@@ -141,7 +140,7 @@ class _Bench:
     runs: int
     cold: int
     expected: Array
-    report: Report
+    report: Progress
 
     @property
     def asked(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import failed_precondition
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.engines.base import Artifact
 from servable.forge import arrays
@@ -59,7 +60,7 @@ def compress(
     options: Mapping[str, Any] | None = None,
     max_drop: float = MAX_DROP,
     engine: str | None = None,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
 ) -> Compressed:
     """Do one step and judge it; nothing is kept if accuracy drops by more than ``max_drop``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import ServingError
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.engines.base import Artifact
 from servable.forge import arrays
@@ -27,7 +28,6 @@ from servable.forge.steps import check_step, step_named
 from servable.forge.worker import run_apart
 from servable.lab import machine
 
-Report = Callable[[str], None]
 BATCHES: Final = (1, 32)
 _PICTURES: Final = 11
 """Seed of the pictures, beside that of the weights."""
@@ -97,7 +97,7 @@ class Found:
     failed: Mapping[str, str]
 
 
-def make(plan: Plan, report: Report = lambda _line: None) -> Found:
+def make(plan: Plan, report: Progress = unheard) -> Found:
     """Train the base, make every compressed form of it, judge and measure all. Takes minutes."""
     for name in {way.step for way in WAYS}:
         step = step_named(name)
@@ -216,7 +216,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield folder
 
 
-def _train_base(folder: Path, data: Samples, plan: Plan, report: Report) -> Artifact:
+def _train_base(folder: Path, data: Samples, plan: Plan, report: Progress) -> Artifact:
     drawn = write_small_cnn(folder / "drawn.onnx", plan.seed)
     write_small_cnn(folder / "student.onnx", plan.seed + 1, width=0.5)
     seen, _ = apart(data)
@@ -235,7 +235,7 @@ def _train_base(folder: Path, data: Samples, plan: Plan, report: Report) -> Arti
 
 
 def _compress(
-    way: Way, made: Mapping[str, Artifact], folder: Path, data: Samples, plan: Plan, report: Report
+    way: Way, made: Mapping[str, Artifact], folder: Path, data: Samples, plan: Plan, report: Progress
 ) -> Compressed:
     options: dict[str, Any] = {**way.options, "epochs": plan.epochs, "seed": plan.seed}
     if way.step == "distill":

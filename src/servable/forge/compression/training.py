@@ -13,12 +13,12 @@ import torch
 from torch.nn import functional
 
 from servable.core.errors import failed_precondition, internal
+from servable.core.progress import Progress, unheard
 from servable.core.tensors import Array
 from servable.forge.arrays import Tensors
 from servable.forge.compression.graph import Graph
 from servable.forge.compression.network import Network, Tensor
 
-Report = Callable[[str], None]
 _MANY = 1_000_000
 """From so many numbers a batch on, a second thread pays."""
 _FOLLOWED = 16
@@ -64,7 +64,7 @@ def train(
     teacher: Graph | None = None,
     constrain: Constrain = lambda _done, _weights: None,
     settled: float = 0.0,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> float:
     """Train a graph in place and return its loss. Without labels there has to be a ``teacher``.
 

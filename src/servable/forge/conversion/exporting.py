@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from servable.core.errors import ServingError, invalid_argument
+from servable.core.progress import Progress, unheard
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
 from servable.engines.plan import find_artifact
 from servable.forge.artifacts import MAIN_FILES, destination
@@ -35,7 +36,7 @@ def export(
     batch: int | None = None,
     data: Mapping[str, Any] | None = None,
     tolerance: Tolerance = EXACT,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
 ) -> Path:
     """Write a model as a version that can be served, and return its path: ``export(model, "exported/1")``.
 

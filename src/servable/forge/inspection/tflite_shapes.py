@@ -6,16 +6,17 @@ each signature is run once, on zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from servable.core.errors import failed_precondition
+from servable.core.progress import Progress
 
 
 def resized(
-    path: str, calls: Sequence[tuple[str, Mapping[str, Sequence[int]]]], report: Callable[[str], None]
+    path: str, calls: Sequence[tuple[str, Mapping[str, Sequence[int]]]], report: Progress
 ) -> list[list[tuple[int, int, list[int]]]]:
     """Return for each call the number of a graph, that of a tensor in it, and its shape.
 

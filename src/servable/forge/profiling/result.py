@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.core.spans import Span
 from servable.engines.base import Artifact
@@ -83,7 +84,7 @@ class Profile:
 
 
 def profile_model(
-    target: str, artifact: Artifact, choice: Choice, wanted: Wanted, report: Callable[[str], None] = lambda _line: None
+    target: str, artifact: Artifact, choice: Choice, wanted: Wanted, report: Progress = unheard
 ) -> Profile:
     """Profile an artifact in a process of its own; the engine's own profiler does not slow what serves."""
     how = "framework" if wanted.how in _FRAMEWORK else wanted.how

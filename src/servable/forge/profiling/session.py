@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from servable.core.errors import failed_precondition
+from servable.core.progress import Progress
 from servable.core.signatures import Signature
 from servable.core.spans import Span
 from servable.core.tensors import dtype_of
@@ -23,8 +24,6 @@ from servable.forge.profiling.trace import CALLS
 WARM_UPS: Final = 2
 MOST_SPANS: Final = 200_000
 PROFILED: Final = "profiled runs"
-
-Report = Callable[[str], None]
 
 
 class Direct:
@@ -74,7 +73,7 @@ def profile(
     runs: int,
     out: str,
     stats: str,
-    report: Report,
+    report: Progress,
 ) -> None:
     """Load, warm up, time the runs alone, then profile as many; write what was found to ``out`` as JSON.
 
@@ -133,7 +132,7 @@ def profile(
     Path(out).write_text(json.dumps(document))
 
 
-def open_here(artifact: Mapping[str, str], engine: str, precision: str, threads: int, report: Report) -> Model:
+def open_here(artifact: Mapping[str, str], engine: str, precision: str, threads: int, report: Progress) -> Model:
     """Load an artifact in this process, its transform around it."""
     found = Artifact(
         artifact["kind"], Path(artifact["path"]), settings=Path(artifact["settings"]) if artifact["settings"] else None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from servable.core.progress import Progress
 from servable.engines.base import Artifact
 from servable.forge.measure import Measured, begin, compared, end, in_turn
 from servable.forge.probe import Probe
@@ -54,7 +55,7 @@ def race(
     samples: Samples,
     batches: Sequence[int],
     left_s: Callable[[], float],
-    report: Callable[[str], None],
+    report: Progress,
 ) -> dict[Trial, Result]:
     """Measure (what was found before, artifact, signature) in turn, each in a fresh process; the first is the default.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from typing import Final
 
 from servable.core.cache import cache_dir
 from servable.core.errors import Code, ServingError
+from servable.core.progress import Progress, unheard
 from servable.engines.artifact import find_artifact
 from servable.engines.base import Artifact
 from servable.engines.fingerprint import fingerprint
@@ -21,8 +22,6 @@ from servable.forge.steps import Step
 from servable.forge.tuning.trials import Form, tolerance_of
 from servable.forge.verify import Tolerance
 from servable.forge.workshop import perform
-
-Report = Callable[[str], None]
 
 OTHER_KINDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"saved_model": ("onnx",), "graph_def": ("onnx",), "tflite": ()}
@@ -36,7 +35,7 @@ def forms_of(
     artifact: Artifact,
     precisions: Collection[str],
     samples: Samples,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
     engines: Collection[str] = (),
     most: float | None = None,
     cache: Path | None = None,
@@ -86,7 +85,9 @@ def _quantizations(sources: list[Artifact]) -> Iterator[tuple[Step, Artifact]]:
             break
 
 
-def _made(step: Step, source: Artifact, folder: Path, data: Samples, tolerance: Tolerance, report: Report) -> Artifact:
+def _made(
+    step: Step, source: Artifact, folder: Path, data: Samples, tolerance: Tolerance, report: Progress
+) -> Artifact:
     name = f"{step.name}-{_digest(data)}" if step.calibrated else step.name
     final = folder / name / "1"
     if final.is_dir():

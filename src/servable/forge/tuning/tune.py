@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from servable.core.errors import ServingError, failed_precondition
+from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact
 from servable.engines.machine import cpu_threads
@@ -32,8 +33,6 @@ from servable.forge.tuning.trials import Form, Trial, first_trials, tolerance_of
 from servable.forge.tuning.tuned import Result, Tuned, TuneOptions
 from servable.forge.verify import EXACT, Question, Tolerance, Verdict, compare, fixed_rows, questions
 from servable.lab.machine import busy, cpu_times
-
-Report = Callable[[str], None]
 
 PROBED_BATCHES: Final = (1, 2, 7)
 """Sizes of batch at which answers are compared, beside the largest that is tuned for."""
@@ -52,7 +51,7 @@ def tune(
     artifact: Artifact,
     options: TuneOptions,
     read: Callable[[Signature], Samples] | None = None,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> Tuned:
     """Tune one artifact. ``read`` returns the inputs for its main signature; without it they are made up.
 
@@ -67,7 +66,7 @@ class _Tuning:
     """One tuning while it goes on."""
 
     def __init__(
-        self, artifact: Artifact, options: TuneOptions, read: Callable[[Signature], Samples] | None, report: Report
+        self, artifact: Artifact, options: TuneOptions, read: Callable[[Signature], Samples] | None, report: Progress
     ) -> None:
         self._artifact = artifact
         self._options = options
