@@ -16,6 +16,8 @@ from servable.forge.steps import Task, step_named
 
 CLASSES = 5
 VOCABULARY = 64
+PIXELS = (0, 255)
+"""Mean and standard deviation of bytes that stand for 0 to 1."""
 
 
 def conv_net(path: Path, batch: int | str = "batch") -> Path:
@@ -175,6 +177,7 @@ def make_tflite(folder: str, report: Callable[[str], None]) -> dict[str, Any]:
         "conv-fp16": ("fp16-tflite", "conv"),
         "conv-weights": ("int8-weights-tflite", "conv"),
         "conv-int8": ("int8-tflite", "conv"),
+        "conv-uint8": ("int8-tflite", "conv"),
         "conv-fp16-ir": ("fp16-openvino", "conv"),
         "lstm-weights": ("int8-weights-tflite", "lstm"),
     }
@@ -185,7 +188,7 @@ def make_tflite(folder: str, report: Callable[[str], None]) -> dict[str, Any]:
                 "source": ["saved_model", str(root / source)],
                 "target": str(root / name),
                 "samples": str(root / f"{source}.npz"),
-                "options": {},
+                "options": {"io": "uint8", "input_stats": PIXELS} if name == "conv-uint8" else {},
             }
             for name, (step, source) in jobs.items()
         ],

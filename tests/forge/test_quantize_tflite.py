@@ -15,9 +15,11 @@ from servable.core.tensors import Array
 from servable.engines.base import Artifact
 from servable.forge import arrays
 from servable.forge.artifacts import find_source
+from servable.forge.inspection import read_tflite
 from servable.forge.quantization import tflite_files as quantize_tflite
 from servable.forge.samples import Samples, agreement
 from servable.forge.steps import Task
+from servable.forge.verify import Question, answers
 from servable.forge.worker import run_apart
 from servable.forge.workshop import open_model
 
@@ -67,6 +69,32 @@ def test_facts_say_what_is_in_it(made: Made) -> None:
     assert any("brightness" in note for note in made["conv-int8"][1]["notes"])
     assert made["conv-fp16"][1]["tensors"]["float16"] >= 2
     assert set(open_names(made["conv-fp16"][0])) == {"brightness", "serving_default"}
+
+
+def test_bytes_go_in_and_come_out(made: Made) -> None:
+    artifact, facts = made["conv-uint8"]
+    assert facts["integers"] == {
+        "image": "uint8[?,12,12,3] of q / 255",
+        "probs": "uint8[?,5] of q / 256",
+    }
+    model = open_model(artifact)
+    try:
+        signature = model.signatures["serving_default"]
+        specs = {**signature.inputs, **signature.outputs}
+        assert {name: str(spec) for name, spec in specs.items()} == facts["integers"]
+        folder = artifact.path.parent.parent
+        pixels = np.rint(np.load(folder / "conv.asked.npy") * 255).astype(np.uint8)
+        found = model.run("serving_default", {"image": pixels}, ["probs"])["probs"]
+        # What compares models gives them numbers and takes numbers from them.
+        (answer,) = answers(model, [Question("serving_default", 7, {"image": np.load(folder / "conv.asked.npy")})])
+    finally:
+        model.close()
+    right = np.load(folder / "conv.said.npy")
+    assert found.dtype == np.uint8
+    assert np.abs(found / 256 - right).max() < 5e-2
+    np.testing.assert_array_equal(answer["probs"], found / np.float32(256))
+    inspected = read_tflite.read(artifact.path, {})
+    assert str(inspected.signatures["serving_default"].inputs["image"]) == facts["integers"]["image"]
 
 
 def test_a_recurrent_model_gets_a_fixed_batch_and_takes_any(made: Made) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from servable.cli import DONE, FAILED
 from servable.cli.tables import print_table
-from servable.core.signatures import Signature
+from servable.core.signatures import Signature, main_signature
 from servable.engines.base import Artifact
 from servable.forge.artifacts import find_source
 from servable.forge.samples import Samples, from_file
@@ -59,11 +59,11 @@ def data_of(arguments: argparse.Namespace, signature: Signature) -> Samples | No
     return None if arguments.data is None else from_file(arguments.data, signature, arguments.samples)
 
 
-def signature_of(source: Artifact) -> Signature:
-    """Return the first signature of an artifact, loaded as the server would."""
+def signature_of(source: Artifact, wanted: str = "") -> Signature:
+    """Return a signature of an artifact, loaded as the server would; by default the one that requests mean."""
     model = open_model(source)
     try:
-        return next(iter(model.signatures.values()))
+        return main_signature(model.signatures, wanted)
     finally:
         model.close()
 

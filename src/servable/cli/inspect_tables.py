@@ -33,7 +33,8 @@ def print_signatures(signatures: Mapping[str, Signature]) -> None:
         shown = name
         for kind, specs in (("in", signature.inputs), ("out", signature.outputs)):
             for spec in specs.values():
-                rows.append((shown, kind, spec.name, spec.dtype.name, shape_text(spec.shape), spec.node))
+                made = spec.dtype.name if spec.scale is None else f"{spec.dtype.name} of {spec.scale}"
+                rows.append((shown, kind, spec.name, made, shape_text(spec.shape), spec.node))
                 shown = ""
     print_table(("signature", "", "name", "type", "shape", "in the graph"), rows)
 

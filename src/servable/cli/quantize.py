@@ -21,6 +21,7 @@ from servable.cli.forging import (
 )
 from servable.core.errors import ServingError
 from servable.engines.base import Artifact
+from servable.forge.quantization.integers import FLOATS, TYPES
 from servable.forge.quantization.quantize import Wish, check_rows, methods_asked, quantize, read_labels, with_labels
 from servable.forge.quantization.rows import CALIBRATE
 from servable.forge.quantization.steps import ENGINES, METHODS, TOOLCHAINS
@@ -58,6 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="operations that stay as they are, by name or type",
     )
     parser.add_argument("--signature", default="", metavar="NAME", help="of a SavedModel; default: serving_default")
+    parser.add_argument(
+        "--io",
+        choices=TYPES,
+        default=FLOATS,
+        help="what goes into a TFLite file --int8 and comes out; default: %(default)s",
+    )
+    parser.add_argument(
+        "--input-stats",
+        type=_numbers,
+        metavar="MEAN,STD",
+        help="an integer q that goes in stands for (q - MEAN) / STD, as 128,128; default: what calibration finds",
+    )
     add_data_arguments(parser)
     parser.add_argument(
         "--calibrate",
@@ -102,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.min_agreement,
         arguments.output,
         arguments.signature,
+        arguments.io,
+        arguments.input_stats,
     )
     source = source_of(arguments)
     wish.step(source.kind)  # what cannot be done is said before data is read
@@ -129,6 +144,10 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _numbers(words: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in words.split(","))
+
+
 def _check(arguments: argparse.Namespace) -> None:
     from servable.core.errors import invalid_argument
 
@@ -146,7 +165,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _data(arguments: argparse.Namespace, source: Artifact) -> Samples | None:
     if arguments.data is None:
         return None
-    signature = signature_of(source)
+    signature = signature_of(source, arguments.signature)
     data = from_file(arguments.data, signature, arguments.samples)
     check_rows(data, signature)
     if arguments.labels is not None:

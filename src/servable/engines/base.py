@@ -25,7 +25,6 @@ from typing import Protocol, TypeAlias, cast
 
 from servable.core.errors import ServingError, failed_precondition
 from servable.core.messages import InferRequest, InferResponse
-from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature
 from servable.core.spans import Span
 from servable.core.tensors import Array
@@ -125,7 +124,7 @@ class EngineOptions:
     profile: bool = False
     child_timeout_s: float = 0.0
     child_memory_mb: int = 0
-    report: Progress = field(default=unheard, compare=False)
+    report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
     link: Link | None = field(default=None, compare=False)
 
 

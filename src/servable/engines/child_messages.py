@@ -61,6 +61,7 @@ class SpecForm(msgspec.Struct, array_like=True):
     dtype: str
     shape: Shape | None
     node: str
+    scale: tuple[float, int] | None = None
 
 
 class SignatureForm(msgspec.Struct, array_like=True):

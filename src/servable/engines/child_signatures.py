@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from servable.core.signatures import Signature, TensorSpec
+from servable.core.signatures import Scale, Signature, TensorSpec
 from servable.core.tensors import DType, dtype_named
 from servable.engines.child_memory import Arena
 from servable.engines.child_messages import SignatureForm, SpecForm
@@ -50,11 +50,20 @@ def restore(forms: Iterable[SignatureForm], arena: Arena, memory: int) -> dict[s
 
 
 def _forms(specs: Mapping[str, TensorSpec]) -> list[SpecForm]:
-    return [SpecForm(name, spec.dtype.name, spec.shape, spec.node) for name, spec in specs.items()]
+    return [SpecForm(name, spec.dtype.name, spec.shape, spec.node, _scale_form(spec)) for name, spec in specs.items()]
+
+
+def _scale_form(spec: TensorSpec) -> tuple[float, int] | None:
+    return None if spec.scale is None else (spec.scale.step, spec.scale.zero)
 
 
 def _specs(forms: Iterable[SpecForm]) -> dict[str, TensorSpec]:
-    return {form.name: TensorSpec(form.name, _dtype(form.dtype), form.shape, form.node) for form in forms}
+    return {
+        form.name: TensorSpec(
+            form.name, _dtype(form.dtype), form.shape, form.node, None if form.scale is None else Scale(*form.scale)
+        )
+        for form in forms
+    }
 
 
 def _dtype(name: str) -> DType:

@@ -93,10 +93,14 @@ def _fit(stated: Signature, own: Signature, where: str, *, free_rows: bool) -> F
             check_like(specs[name], theirs[own_name], f"{where}.{role}.{name}", free_rows=free_rows)
     served = replace(
         stated,
-        inputs={name: replace(spec, node=own.inputs[inputs[name]].node) for name, spec in stated.inputs.items()},
-        outputs={name: replace(spec, node=own.outputs[outputs[name]].node) for name, spec in stated.outputs.items()},
+        inputs={name: _completed(spec, own.inputs[inputs[name]]) for name, spec in stated.inputs.items()},
+        outputs={name: _completed(spec, own.outputs[outputs[name]]) for name, spec in stated.outputs.items()},
     )
     return Fitted(served, own, inputs, outputs)
+
+
+def _completed(stated: TensorSpec, own: TensorSpec) -> TensorSpec:
+    return replace(stated, node=own.node, scale=own.scale)
 
 
 def match(stated: Mapping[str, TensorSpec], own: Mapping[str, TensorSpec], where: str, what: str) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, not_found
-from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
+from servable.core.signatures import DEFAULT_SIGNATURE, Scale, Shape, Signature, TensorSpec
 from servable.core.tensors import dtype_named
 
 _IDENTIFIER: Final = b"TFL3"
@@ -26,6 +26,7 @@ _TYPES: Final = (
 """Names of the element types, by number."""
 _OPERATOR_CODES, _SUBGRAPHS, _BUFFERS, _METADATA, _SIGNATURE_DEFS = 1, 2, 4, 6, 7
 _TENSORS, _INPUTS, _OUTPUTS, _OPERATORS = 0, 1, 2, 3
+_QUANTIZATION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,7 @@ class Table:
 
     def numbers(self, field: int) -> list[int]:
         """Return a vector of 32-bit numbers."""
-        begin, count = self.vector(field, 4)
-        return list(struct.unpack_from(f"<{count}i", self._data, begin))
+        return list(self.packed(field, "i"))
 
     def text(self, field: int) -> str:
         """Return a string, an empty one if there is none."""
@@ -100,6 +100,16 @@ class Table:
         begin, count = self.vector(field, 4)
         for at in range(begin, begin + 4 * count, 4):
             yield Table(self._data, at + _number(self._data, "<I", at))
+
+    def table(self, field: int) -> Table | None:
+        """Return the table in a field, ``None`` if there is none."""
+        place = self._place(field)
+        return Table(self._data, place + _number(self._data, "<I", place)) if place else None
+
+    def packed(self, field: int, form: str) -> tuple[Any, ...]:
+        """Return a vector of numbers in the form of ``struct``."""
+        begin, count = self.vector(field, struct.calcsize(f"<{form}"))
+        return struct.unpack_from(f"<{count}{form}", self._data, begin)
 
     def vector(self, field: int, itemsize: int) -> tuple[int, int]:
         """Return where the elements of a vector begin, and how many there are."""
@@ -171,7 +181,8 @@ class _Subgraph:
         tensor = self.tensors[number]
         kind = tensor.number(1, "<b")
         dtype = dtype_named(_TYPES[kind] if 0 <= kind < len(_TYPES) else f"type {kind}")
-        return TensorSpec(alias, dtype, self._shape(tensor), tensor.text(3) or alias)
+        scale = _scale(tensor) if dtype.numpy.kind in "iu" else None
+        return TensorSpec(alias, dtype, self._shape(tensor), tensor.text(3) or alias, scale)
 
     def _shape(self, tensor: Table) -> Shape | None:
         sizes = tensor.numbers(7) or tensor.numbers(0)
@@ -186,6 +197,14 @@ class _Subgraph:
             name = self.spec(f"{role}_{order}", number).node
             found[name if name not in found else f"{role}_{order}"] = number
         return found
+
+
+def _scale(tensor: Table) -> Scale | None:
+    """Return what the integers of a tensor stand for, if one scale is for all of them."""
+    found = tensor.table(_QUANTIZATION)
+    steps = () if found is None else found.packed(2, "f")
+    zeros = () if found is None else found.packed(3, "q")
+    return Scale(steps[0], zeros[0] if zeros else 0) if len(steps) == 1 and steps[0] > 0 else None
 
 
 def _places(model: Table, graphs: list[_Subgraph]) -> Iterator[tuple[str, Place]]:

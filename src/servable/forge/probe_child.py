@@ -80,9 +80,7 @@ class Subject:
             from servable.forge.samples import made_up
 
             rows = dict(made_up(found, 32).rows)
-        self._rows = {
-            name: rows[name].astype(spec.dtype.numpy, copy=False) for name, spec in found.inputs.items() if name in rows
-        }
+        self._rows = {name: spec.taken(rows[name]) for name, spec in found.inputs.items() if name in rows}
         return {"signature": found.name}
 
     def first(self, rows: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import failed_precondition
-from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.core.signatures import Signature, main_signature
 from servable.core.tensors import Array
 from servable.engines.base import Artifact, Model
 from servable.forge.arrays import Tensors
@@ -72,7 +72,7 @@ class Reference:
         """Ask a model, in the engine that would serve it, or in that one; without data, rows are made up."""
         model = open_model(artifact, engine)
         try:
-            signature = main_signature(model)
+            signature = main_signature(model.signatures)
             samples = made_up_for(model, signature, fixed_rows(signature) or ROWS) if data is None else data
             answered = _ask(model, signature, samples)
             return cls(artifact, signature, samples, answered)
@@ -115,12 +115,6 @@ class Reference:
     def judge_itself(self) -> Judged:
         """Return what the reference is beside itself: its accuracy."""
         return self.judge_answers(self.expected)
-
-
-def main_signature(model: Model) -> Signature:
-    """Return the signature that is asked if nobody says which."""
-    found = model.signatures.get(DEFAULT_SIGNATURE)
-    return next(iter(model.signatures.values())) if found is None else found
 
 
 def _ask(model: Model, signature: Signature, samples: Samples) -> dict[str, Array]:

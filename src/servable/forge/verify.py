@@ -190,8 +190,8 @@ def _sizes(batches: Sequence[int], fixed: int | None, rows: int) -> list[int]:
     sizes = [size for size in batches for _ in range(-(-LEAST_ROWS // max(1, size)))]
     if fixed:
         return [fixed] * max(1, max(sum(sizes), rows) // fixed)
-    left = max(0, rows - sum(sizes))
-    return [*sizes, *[ROWS_AT_ONCE] * (left // ROWS_AT_ONCE), *filter(None, [left % ROWS_AT_ONCE])]
+    more, rest = divmod(max(0, rows - sum(sizes)), ROWS_AT_ONCE)
+    return [*sizes, *[ROWS_AT_ONCE] * more, *([max(rest, LEAST_ROWS)] if rest else [])]
 
 
 def fixed_rows(signature: Signature) -> int | None:
@@ -205,19 +205,18 @@ def fixed_rows(signature: Signature) -> int | None:
 def answers(model: Model, asked: Sequence[Question], renamed: Mapping[str, str] | None = None) -> list[Tensors]:
     """Return what a model answers to each question, in order. Inputs take the types that its signature states.
 
+    Integers with a scale are what they stand for: numbers become integers, and those that come out become numbers.
     ``renamed`` maps the reference's signatures to the model's, where a format keeps no names. What goes wrong in a
     probe answers nothing.
     """
     found: list[Tensors] = []
     for question in asked:
         signature = _signature(model, question.signature, renamed or {})
-        inputs = {
-            name: question.inputs[name].astype(spec.dtype.numpy, copy=False)
-            for name, spec in signature.inputs.items()
-            if name in question.inputs
-        }
+        given = question.inputs
+        inputs = {name: spec.taken(given[name]) for name, spec in signature.inputs.items() if name in given}
         try:
-            found.append(model.run(signature.name, inputs, list(signature.outputs)))
+            answer = model.run(signature.name, inputs, list(signature.outputs))
+            found.append({name: signature.outputs[name].meant(array) for name, array in answer.items()})
         except ServingError:
             if not question.probe:
                 raise

@@ -90,8 +90,9 @@ def _check_numbers(blob: bytes, parts: Sequence[Frozen], source: Path) -> None:
     interpreter = runtime.Interpreter(model_content=blob)
     for part in parts:
         runner = interpreter.get_signature_runner(part.signature.name)
+        taken = runner.get_input_details()
         inputs = {
-            name: np.ones([1 if size is None else size for size in spec.shape or ()], spec.dtype.numpy)
+            name: np.ones([1 if size is None else size for size in spec.shape or ()], taken[name]["dtype"])
             for name, spec in part.signature.inputs.items()
         }
         for name, value in runner(**inputs).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from servable.core.errors import Code, ServingError, not_found
-from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
+from servable.core.signatures import DEFAULT_SIGNATURE, Scale, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME, Array, dtype_named
 from servable.forge.inspection.assumed import assumed_shape, check_names, notes
 from servable.forge.inspection.flatbuffer import Table, identifier, root
@@ -131,7 +131,7 @@ class _File:
             shape = tuple(None if size < 0 else size for size in sizes)
             if any(size is not None and size > 2**40 for size in shape):
                 raise ValueError(f"the tensor {name} has the shape {list(shape)}")
-            found.append(TensorSpec(name, dtype, shape))
+            found.append(TensorSpec(name, dtype, shape, scale=_scale(tensor) if dtype.numpy.kind in "iu" else None))
         return found
 
     def signatures(self) -> dict[str, Signature]:
@@ -152,7 +152,7 @@ class _File:
         parts = []
         for place in (1, 2):
             chosen = [specs[index] for index in subgraph.numbers(place, "int32") or ()]
-            parts.append({spec.name: TensorSpec(spec.name, spec.dtype, spec.shape, spec.name) for spec in chosen})
+            parts.append({spec.name: replace(spec, node=spec.name) for spec in chosen})
         return Signature(DEFAULT_SIGNATURE, parts[0], parts[1])
 
     @staticmethod
@@ -160,7 +160,7 @@ class _File:
         mapped = {}
         for entry in entries:
             spec = specs[entry.integer(1, "uint32")]
-            mapped[entry.text(0)] = TensorSpec(entry.text(0), spec.dtype, spec.shape, spec.name)
+            mapped[entry.text(0)] = replace(spec, name=entry.text(0), node=spec.name)
         return dict(sorted(mapped.items()))
 
     def subgraph_of(self, signature: str) -> int:
@@ -289,3 +289,11 @@ def _options(kind: str, table: Table | None) -> dict[str, Attribute]:
 
 def _named(names: Sequence[str], number: int) -> str:
     return names[number] if 0 <= number < len(names) else str(number)
+
+
+def _scale(tensor: Table) -> Scale | None:
+    """Return what the integers of a tensor stand for, if one scale is for all of them."""
+    found = tensor.table(4)
+    steps = (found.numbers(2, "float32") if found else None) or ()
+    zeros = (found.numbers(3, "int64") if found else None) or (0,)
+    return Scale(steps[0], zeros[0]) if len(steps) == 1 and steps[0] > 0 else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from servable.core.signatures import Shape, Signature
+from servable.core.signatures import Shape, Signature, TensorSpec
 from servable.forge.inspection.costs import Cost, Counted, count, total
 from servable.forge.inspection.graph import Graph, Inspection, Parameter
 
@@ -135,9 +135,15 @@ def _tensor_json(graph: Graph, name: str) -> dict[str, Any]:
 def signature_json(signature: Signature) -> dict[str, Any]:
     """Return a signature as JSON."""
     return {
-        kind: {spec.name: {"dtype": spec.dtype.name, "shape": spec.shape, "node": spec.node} for spec in specs.values()}
+        kind: {spec.name: _spec_json(spec) for spec in specs.values()}
         for kind, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
     }
+
+
+def _spec_json(spec: TensorSpec) -> dict[str, Any]:
+    """Return a tensor as JSON; ``scale`` is there where integers stand for ``(q - zero) * step``."""
+    scale = {} if spec.scale is None else {"scale": {"step": spec.scale.step, "zero": spec.scale.zero}}
+    return {"dtype": spec.dtype.name, "shape": spec.shape, "node": spec.node, **scale}
 
 
 def shape_text(shape: Shape | None) -> str:

@@ -17,7 +17,7 @@ from servable.engines.openvino_messages import useful
 from servable.forge.quantization.eight_bits import quantized
 from servable.forge.quantization.keep import EVALUATIONS, Judge, chosen
 from servable.forge.quantization.rows import calibration_of, notes_of, regrouped
-from servable.forge.quantization.with_nncf import dataset, exact_ranges, ignored, load_nncf
+from servable.forge.quantization.with_nncf import dataset, exact_ranges, ignored, load_nncf, preset
 from servable.forge.steps import Facts, Task
 
 MODEL_FILE: Final = "model.xml"
@@ -100,6 +100,7 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
         "subset_size": len(calibration),
         "target_device": nncf.TargetDevice.CPU,
         "ignored_scope": ignored(nncf, [*keep, *recurrent]),
+        "preset": preset(nncf),
     }
     max_drop = task.options.get("max_drop")
     if max_drop is None:

@@ -16,7 +16,7 @@ from servable.forge.quantization.eight_bits import has_vnni
 from servable.forge.quantization.keep import EVALUATIONS, Judge, Kept, Layers, chosen, distance, hold_drop
 from servable.forge.quantization.onnx_files import dynamic
 from servable.forge.quantization.rows import ROWS_AT_ONCE, calibration_of, notes_of, regrouped, rows_wanted
-from servable.forge.quantization.with_nncf import dataset, exact_ranges, ignored, load_nncf
+from servable.forge.quantization.with_nncf import dataset, exact_ranges, ignored, load_nncf, preset
 from servable.forge.steps import Facts, Task
 
 RANKED_ROWS: Final = 64
@@ -194,6 +194,7 @@ def _by_nncf(nncf: Any, prepared: Path, made: Path, calibration: Sequence[Tensor
         subset_size=len(calibration),
         target_device=nncf.TargetDevice.CPU,
         ignored_scope=ignored(nncf, keep),
+        preset=preset(nncf),
         advanced_parameters=exact_ranges(nncf),
     )
     onnx.save(quantized, str(made))

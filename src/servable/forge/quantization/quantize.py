@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import invalid_argument, not_found
-from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import Array
 from servable.engines.base import Artifact
 from servable.forge.quantization.keep import classes
+from servable.forge.quantization.integers import FLOATS, integers_asked
 from servable.forge.quantization.rows import CALIBRATE, LEAST
 from servable.forge.quantization.steps import ENGINES, TOOLCHAINS, step_for
 from servable.forge.samples import Samples
@@ -34,6 +34,8 @@ class Wish:
     ``keep_float``: names and types of operations that stay as they are. ``max_drop``: of accuracy, where there are
     labels, else of agreement with the source; the layers that hurt most are kept in float to hold it.
     """
+    ``io`` is what goes into a TFLite file in int8 and comes out; ``input_stats`` the mean and the standard deviation of
+    integers that go in.
 
     method: str
     engine: str | None = None
@@ -45,6 +47,8 @@ class Wish:
     output: str = ""
     signature: str = ""
 
+    io: str = FLOATS
+    input_stats: tuple[float, ...] | None = None
     def step(self, kind: str) -> Step:
         """Return the step that does it for an artifact of that kind."""
         return step_for(self.method, kind, self.engine, self.toolchain)
@@ -71,7 +75,7 @@ def quantize(
     wish: Wish,
     *,
     data: Samples | None = None,
-    report: Progress = unheard,
+    report: Callable[[str], None] = lambda _line: None,
 ) -> Quantized:
     """Quantize an artifact. Raises what the step raises, ``NotVerifiedError`` if the result answers differently."""
     step = wish.step(source.kind)
@@ -79,6 +83,9 @@ def quantize(
     if wish.max_drop is not None and wish.method != "int8":
         raise invalid_argument(f"--max-drop goes with --int8: {wish.method} quantizes no activations")
     if data is not None:
+    io, _ = integers_asked(wish.io, wish.input_stats)
+    if io != FLOATS and step.name != "int8-tflite":
+        raise invalid_argument(f"--io {io} goes with --int8 --engine litert: what {step.name} makes takes what it took")
         _check_count(data, step)
     options: dict[str, Any] = {
         "keep_float": list(wish.keep_float),
@@ -87,6 +94,8 @@ def quantize(
         "output": wish.output,
         "signature": wish.signature,
         "made_up": step.calibrated and data is None,
+        "io": io,
+        "input_stats": wish.input_stats,
     }
     if data is not None and data.labels is not None:
         options["labels"] = [int(label) for label in data.labels]
@@ -188,12 +197,12 @@ def _accuracy(
 def _right(artifact: Artifact, engine: str | None, data: Samples, labels: Array, wish: Wish) -> float | None:
     model = open_model(artifact, engine)
     try:
-        signature = _named(model.signatures, wish.signature)
+        signature = main_signature(model.signatures, wish.signature)
         size = fixed_rows(signature) or ROWS_AT_ONCE
         parts = [batch for batch in data.batches(size) if fixed_rows(signature) in {None, _count(batch)}]
         for name in [wish.output] if wish.output else list(signature.outputs):
             answers = [model.run(signature.name, _inputs(batch, signature), [name])[name] for batch in parts]
-            chosen = classes(np.concatenate(answers)) if answers else None
+            chosen = classes(signature.outputs[name].meant(np.concatenate(answers))) if answers else None
             if chosen is not None:
                 return float(np.mean(chosen == labels[: len(chosen)]))
     finally:
@@ -201,19 +210,8 @@ def _right(artifact: Artifact, engine: str | None, data: Samples, labels: Array,
     return None
 
 
-def _named(signatures: Mapping[str, Signature], wanted: str) -> Signature:
-    for name in (wanted, "serving_default"):
-        if name in signatures:
-            return signatures[name]
-    return next(iter(signatures.values()))
-
-
 def _inputs(batch: Mapping[str, Array], signature: Signature) -> dict[str, Array]:
-    return {
-        name: batch[name].astype(spec.dtype.numpy, copy=False)
-        for name, spec in signature.inputs.items()
-        if name in batch
-    }
+    return {name: spec.taken(batch[name]) for name, spec in signature.inputs.items() if name in batch}
 
 
 def _count(batch: Mapping[str, Array]) -> int:

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from servable.core.errors import unimplemented
+from servable.core.errors import failed_precondition, unimplemented
+from servable.core.signatures import Scale, Signature
 from servable.core.tensors import Array
-from servable.engines import savedmodel
+from servable.engines import savedmodel, tflite_file
 from servable.engines.base import Artifact
 from servable.forge.conversion import tensorflow_graphs as graphs
 from servable.forge.conversion.saved_models import to_tflite
 from servable.forge.conversion.to_tflite import Configure
+from servable.forge.quantization.integers import FLOATS, ends_of, integers_asked, same
 from servable.forge.quantization.rows import calibration_of, notes_of
 from servable.forge.steps import Facts, Task
 from servable.forge.verify import fixed_rows
@@ -46,7 +48,12 @@ def int8_weights(source: Artifact, target: Path, task: Task) -> Facts:
 
 
 def int8(source: Artifact, target: Path, task: Task) -> Facts:
-    """Compute one signature in int8; inputs and outputs stay floats. What has no such kernel stays in float."""
+    """Compute one signature in int8. What has no such kernel stays in float.
+
+    Inputs and outputs stay floats unless the option ``io`` names integers for them: those stand for what calibration
+    found, or of inputs for ``(q - mean) / std`` with the option ``input_stats``.
+    """
+    io, stats = integers_asked(task.options.get("io") or FLOATS, task.options.get("input_stats"))
     signature = graphs.chosen_signature(source.path, task.options.get("signature") or None)
     if not graphs.LOOPS.isdisjoint(savedmodel.read(source.path).operations(signature.name)):
         raise unimplemented(
@@ -54,20 +61,35 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
             "another engine: --engine openvino"
         )
     rows = calibration_of(task, fixed_rows(signature), 1)
+    ends = ends_of(rows, signature, io, stats) if stats is not None else []
 
     def ranges() -> Iterator[tuple[str, dict[str, Array]]]:
-        for batch in rows:
+        for batch in [*rows, *ends]:
             yield signature.name, {name: batch[name] for name in signature.inputs}
 
     def configure(tf: Any, converter: Any) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = ranges
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+        if io != FLOATS:
+            converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
 
     one = replace(task, options={**task.options, "signature": signature.name})
     facts = _converted(source, target, one, configure, _LEAST_BYTE)
     notes = notes_of(task) + facts.get("notes", [])
-    return facts | {"calibrated_with_rows": len(rows), "notes": notes}
+    if io != FLOATS:
+        facts |= _stated(target / "model.tflite", signature, stats)
+    return facts | {"calibrated_with_rows": sum(len(next(iter(batch.values()))) for batch in rows), "notes": notes}
+
+
+def _stated(path: Path, signature: Signature, stats: Scale | None) -> Facts:
+    """Return what the integers that go in and come out stand for. FAILED_PRECONDITION if it is not what was asked."""
+    made = tflite_file.read(path).signatures[signature.name]
+    for name, spec in made.inputs.items():
+        if stats is not None and spec.scale is not None and not same(spec.scale, stats):
+            raise failed_precondition(f"TensorFlow's converter made {spec} of the input {name}, not of {stats}")
+    scaled = {name: str(spec) for name, spec in {**made.inputs, **made.outputs}.items() if spec.scale is not None}
+    return {"integers": scaled}
 
 
 def _converted(source: Artifact, target: Path, task: Task, configure: Configure, least_share: float) -> Facts:

@@ -7,14 +7,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from servable.core.progress import Progress
 from servable.forge.arrays import Tensors
 from servable.forge.quantization.eight_bits import has_vnni
 
 _LONGEST_LINE = 200
 
 
-def load_nncf(report: Progress) -> Any:
+def load_nncf(report: Callable[[str], None]) -> Any:
     """Import NNCF so that it tells its makers nothing, and us what it does."""
     os.environ["NNCF_CI"] = "1"  # else it sends over the network what it is used for
     import nncf
@@ -28,6 +27,11 @@ def load_nncf(report: Progress) -> Any:
 
 
 def dataset(nncf: Any, batches: Sequence[Tensors]) -> Any:
+def preset(nncf: Any) -> Any:
+    """Return the kind of scales: activations that are not around zero get a zero of their own, and so all 8 bits."""
+    return nncf.QuantizationPreset.MIXED
+
+
     """Return batches as NNCF takes them."""
     return nncf.Dataset([dict(batch) for batch in batches])
 
