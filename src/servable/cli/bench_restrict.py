@@ -13,9 +13,10 @@ from servable.cli import DONE, FAILED, MISSED
 from servable.cli.bench_compare import artifact_subject
 from servable.cli.reports import put_everywhere
 from servable.core.errors import invalid_argument
+from servable.core.progress import Progress
 from servable.core.scratch import EndedError, scratch
 from servable.lab.limits import Case, asked_cases, four_cases, parse_memory, parse_pin
-from servable.lab.restrict import Plan, Report, restrict
+from servable.lab.restrict import Plan, restrict
 from servable.lab.restrict_page import restriction_report, restriction_table
 from servable.lab.restriction import Restriction, encode
 from servable.lab.subject import Subject, example_subject
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     return exit_code(found)
 
 
-async def _measure(plan: Plan, report: Report) -> Restriction:
+async def _measure(plan: Plan, report: Progress) -> Restriction:
     """Measure; a signal to end cancels that as Ctrl-C does, and is told only when servers and groups are gone."""
     loop, running = asyncio.get_running_loop(), asyncio.create_task(restrict(plan, report))
     came: list[int] = []

@@ -13,11 +13,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from servable.core.errors import failed_precondition
+from servable.core.progress import Progress, unheard
 
 _COMPLETE = "complete"
 _MOST_LINES = 8
@@ -50,7 +51,7 @@ class Environment:
         """Return whether it is complete."""
         return (self.path / _COMPLETE).exists()
 
-    def install(self, report: Callable[[str], None] = lambda _: None) -> None:
+    def install(self, report: Progress = unheard) -> None:
         """Make it unless it is there; FAILED_PRECONDITION says what was lacking or how the installation failed.
 
         Processes that want it at the same time wait for the one that makes it. One that was killed leaves its folder
@@ -66,7 +67,7 @@ class Environment:
         except OSError as error:
             raise failed_precondition(f"cannot install {self.name} into {self.path}: {error.strerror}") from error
 
-    def _make(self, lock: int, report: Callable[[str], None]) -> None:
+    def _make(self, lock: int, report: Progress) -> None:
         interpreter = find_python(self._version, system=self._system)
         if interpreter is None:
             place = "of the operating system" if self._system else "on PATH or in ~/.pyenv"

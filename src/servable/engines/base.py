@@ -25,6 +25,7 @@ from typing import Protocol, TypeAlias, cast
 
 from servable.core.errors import ServingError, failed_precondition
 from servable.core.messages import InferRequest, InferResponse
+from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature
 from servable.core.spans import Span
 from servable.core.tensors import Array
@@ -124,7 +125,7 @@ class EngineOptions:
     profile: bool = False
     child_timeout_s: float = 0.0
     child_memory_mb: int = 0
-    report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
+    report: Progress = field(default=unheard, compare=False)
     link: Link | None = field(default=None, compare=False)
 
 

@@ -7,10 +7,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from queue import SimpleQueue
 
 from servable.core.errors import Code, ServingError, unavailable
+from servable.core.progress import Progress
 from servable.engines.base import LASTING_NICENESS
 from servable.engines.child_messages import Load, Loaded
 from servable.engines.child_process import ChildProcess, wait_readable
@@ -49,7 +49,7 @@ class Keeper:
         self._close_lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep, name=f"child {label}", daemon=True)
 
-    def start(self, report: Callable[[str], None]) -> Loaded:
+    def start(self, report: Progress) -> Loaded:
         """Start the child and wait until it has loaded; raise what kept it from that."""
         self._thread.start()
         try:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
 
 from servable.core.errors import ServingError
+from servable.core.progress import Progress, unheard
 from servable.engines.base import Artifact
 from servable.engines.tuned_plan import Setting
 from servable.forge.artifacts import bytes_of
@@ -145,7 +146,7 @@ def measure(
     budget_s: float = BUDGET_S,
     cpus: Collection[int] | None = None,
     as_served: bool = False,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
 ) -> Measured:
     """Measure one artifact in a fresh process.
 
@@ -215,7 +216,7 @@ def alternate(
     block_s: float = 0.1,
     cpus: Collection[int] | None = None,
     as_served: bool = False,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
 ) -> list[Measured]:
     """Measure several candidates in turn, one block of each batch size a round, every other round backwards.
 
@@ -239,7 +240,7 @@ def in_turn(
     batches: Sequence[int],
     rounds: int,
     block_s: float,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
 ) -> list[Measured]:
     """Run rounds over probes that are loaded; return what was ``found`` before with the times of each batch size."""
     blocks: dict[tuple[int, int], list[BatchTimes]] = {}

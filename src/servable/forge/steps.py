@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from servable.core.errors import failed_precondition
+from servable.core.progress import Progress, unheard
 from servable.engines.base import Artifact
 from servable.forge.arrays import Tensors
 from servable.forge.verify import EXACT, Tolerance
@@ -28,7 +29,7 @@ class Task:
 
     samples: Sequence[Tensors] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    report: Callable[[str], None] = field(default=lambda _line: None, compare=False)
+    report: Progress = field(default=unheard, compare=False)
 
 
 StepFunction: TypeAlias = Callable[[Artifact, Path, Task], Facts]

@@ -14,10 +14,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, internal
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import scratch
 from servable.forge.apart import answering, end_group, failure, last_words
 
@@ -27,7 +28,7 @@ _LAST_LINES: Final = 5
 def run_apart(
     function: str,
     arguments: Mapping[str, Any],
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
     *,
     environment: Mapping[str, str] | None = None,
     python: str = sys.executable,
@@ -65,9 +66,7 @@ def run_apart(
     return answer["result"]
 
 
-def _converse(
-    process: subprocess.Popen[str], order: Mapping[str, Any], report: Callable[[str], None]
-) -> dict[str, Any] | None:
+def _converse(process: subprocess.Popen[str], order: Mapping[str, Any], report: Progress) -> dict[str, Any] | None:
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):

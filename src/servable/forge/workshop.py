@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, failed_precondition, internal
-from servable.core.progress import Progress, unheard
 from servable.core.scratch import orderly_end, scratch
-from servable.core.signatures import Signature
+from servable.core.signatures import Signature, main_signature
 from servable.engines.base import Artifact, EngineOptions, Model
 from servable.engines.plan import artifact_of_file, choose, find_artifact, load
 from servable.forge import arrays
@@ -26,6 +25,8 @@ from servable.forge.verify import BATCHES, Question, Tolerance, Verdict, answers
 from servable.forge.worker import run_apart
 from servable.lifecycle.intake import publish
 from servable.lifecycle.layout import file_error
+
+Report = Callable[[str], None]
 
 SCRATCH: Final = ".forge"
 QUESTION_ROWS: Final = 16
@@ -85,7 +86,7 @@ def perform(
     batches: Sequence[int] = BATCHES,
     whole: bool = False,
     judge: Callable[[Artifact], Sequence[str]] = lambda _made: (),
-    report: Progress = unheard,
+    report: Report = lambda _line: None,
 ) -> Outcome:
     """Do one step and return what came of it; ``final`` is a folder or file as ``destination`` reads it.
 
@@ -104,7 +105,7 @@ def perform(
         copy_companions(source, target)
         reference = None if step.reference else open_model(source)
         try:
-            calibration = _calibration(step, reference, data, report)
+            calibration = _calibration(step, reference, data, options or {}, report)
             report(f"{step.name}: {step.summary}")
             facts = _apply(step, source, target, folder, calibration, options or {}, report)
             made = _made(step, target)
@@ -145,11 +146,18 @@ def perform(
 
 def open_model(artifact: Artifact, engine: str | None = None, **options: Any) -> Model:
     """Load an artifact as the server would: its engine, f32, isolated where the engine wants it."""
-    return load(choose(artifact, engine), artifact, EngineOptions(allow_python=True, **options))
+    choice = choose(artifact, engine)
+    try:
+        return load(choice, artifact, EngineOptions(allow_python=True, **options))
+    except ServingError as error:
+        # TensorFlow's own words, which a server passes on as they are, name no file, and have several lines.
+        words = " ".join(error.message.split())
+        named = artifact.path.name in words
+        raise ServingError(error.code, words if named else f"{artifact.path} cannot be loaded: {words}") from error
 
 
 def apply(
-    function: str, source: list[str], target: str, samples: str, options: Mapping[str, Any], report: Progress
+    function: str, source: list[str], target: str, samples: str, options: Mapping[str, Any], report: Report
 ) -> Facts:
     """Run a step's function; called in the worker. ``source`` is kind and path."""
     import importlib
@@ -162,7 +170,7 @@ def apply(
 
 
 def refer(
-    function: str, source: list[str], asked: list[str], answered: str, options: Mapping[str, Any], report: Progress
+    function: str, source: list[str], asked: list[str], answered: str, options: Mapping[str, Any], report: Report
 ) -> int:
     """Compute what a source that no engine loads answers to the first of these files that it takes, and return which.
 
@@ -206,14 +214,16 @@ def scratch_beside(place: Path) -> Iterator[Path]:
                     empty.rmdir()
 
 
-def _calibration(step: Step, reference: Model | None, data: Samples | None, report: Progress) -> Samples | None:
+def _calibration(
+    step: Step, reference: Model | None, data: Samples | None, options: Mapping[str, Any], report: Report
+) -> Samples | None:
     if not step.calibrated:
         return None
     if data is not None:
         return data
     if reference is None:
         raise failed_precondition(f"{step.name} needs data to calibrate with: --data FILE")
-    signature = next(iter(reference.signatures.values()))
+    signature = main_signature(reference.signatures, str(options.get("signature") or ""))
     report(
         f"{step.name}: NO DATA WAS GIVEN. It is calibrated with inputs made up from the signature, "
         "so its accuracy on real inputs is unknown; give some with --data"
@@ -228,7 +238,7 @@ def _apply(
     folder: Path,
     calibration: Samples | None,
     options: Mapping[str, Any],
-    report: Progress,
+    report: Report,
 ) -> Facts:
     samples = folder / "samples.npz"
     if calibration is not None:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from servable.core.errors import internal, invalid_argument
+from servable.core.progress import Progress, unheard
 from servable.core.tensors import Array
 from servable.preprocess.images import BACKENDS, resize
 
@@ -62,7 +63,7 @@ def measure(
     varied: Sequence[int] = VARIED,
     runs: int = RUNS,
     seed: int = SEED,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Progress = unheard,
 ) -> list[Timing]:
     """Time one library at both sizes, (height, width) each. INVALID_ARGUMENT names the libraries there are."""
     if library not in NATIVE:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from servable.core.errors import Code, ServingError, not_found
-from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact
 from servable.engines.tuned_plan import Setting
@@ -19,6 +18,8 @@ from servable.forge.reference import Reference
 from servable.forge.samples import Samples
 from servable.forge.surroundings import surroundings
 from servable.forge.workshop import open_model
+
+Report = Callable[[str], None]
 
 Data = Callable[[Signature], Samples]
 """Reads data for a signature: what a file holds can only be told by what the model takes."""
@@ -68,7 +69,7 @@ def compare_artifacts(
     *,
     data: Data | None = None,
     engine: str | None = None,
-    report: Progress = unheard,
+    report: Report = lambda _line: None,
 ) -> Compared:
     """Measure each artifact in a process of its own. One that is missing or fails is a row with the reason.
 
@@ -121,9 +122,9 @@ def _reference(artifact: Artifact, data: Data | None, engine: str | None) -> Ref
         return Reference.of(artifact, None, engine)
     model = open_model(artifact, engine)
     try:
-        from servable.forge.reference import main_signature
+        from servable.core.signatures import main_signature
 
-        samples = data(main_signature(model))
+        samples = data(main_signature(model.signatures))
     finally:
         model.close()
     return Reference.of(artifact, samples, engine)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from servable.core.errors import Code, ServingError
+from servable.core.progress import Progress
 
 _SIMPLE = (int, float, bool, str)
 
 
-def describe(
-    path: str, shapes: Sequence[tuple[Sequence[int], str]] | None, report: Callable[[str], None]
-) -> dict[str, Any]:
+def describe(path: str, shapes: Sequence[tuple[Sequence[int], str]] | None, report: Progress) -> dict[str, Any]:
     """Return nodes, tensors and parameters; nodes are ``[name, type, inputs, outputs, attributes]``."""
     import torch
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from servable.core.errors import Code, ServingError
-from servable.core.progress import Progress, unheard
-from servable.core.signatures import Signature
+from servable.core.signatures import Signature, main_signature
 from servable.engines.base import Artifact
 from servable.forge.appraisal import Figures, Timing, appraise
 from servable.forge.artifacts import MAIN_FILES, bytes_of, find_source, folder_of
@@ -25,11 +24,13 @@ from servable.forge.measure import Measured
 from servable.forge.pipeline.optimized import GIVEN, Optimized, Row, State
 from servable.forge.pipeline.records import Records, digest_of, digest_of_samples, key_of, versions
 from servable.forge.pipeline.route import CHAIN, Node, check_words, find_route, is_exact, resolver
-from servable.forge.reference import Reference, judged_from, main_signature
+from servable.forge.reference import Reference, judged_from
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, steps
 from servable.forge.surroundings import disturbance, fixed, surroundings
 from servable.forge.workshop import NotVerifiedError, open_model, perform
+
+Report = Callable[[str], None]
 
 Data = Callable[[Signature], Samples]
 """Reads data for a signature, once one is known: not every source has an engine that tells it."""
@@ -56,7 +57,7 @@ class Plan:
     fresh: bool = False
 
 
-def optimize(plan: Plan, report: Progress = unheard, *, is_over: Callable[[], bool] = lambda: False) -> Optimized:
+def optimize(plan: Plan, report: Report = lambda _line: None, *, is_over: Callable[[], bool] = lambda: False) -> Optimized:
     """Do all steps and return what came of them. Those not begun when time ``is_over`` are rows that say so."""
     table = steps()
     check_words(plan.words, table)
@@ -83,7 +84,7 @@ def optimize(plan: Plan, report: Progress = unheard, *, is_over: Callable[[], bo
 class _Pipeline:
     """One run: the artifacts that there are by now, and what is kept of earlier runs."""
 
-    def __init__(self, plan: Plan, table: Mapping[str, Step], report: Progress) -> None:
+    def __init__(self, plan: Plan, table: Mapping[str, Step], report: Report) -> None:
         self._plan, self._table, self._report = plan, table, report
         self._resolve = resolver(table)
         self._records = Records(plan.out)
@@ -253,7 +254,7 @@ class _Pipeline:
             if self._plan.data is not None and self._data is None:
                 model = open_model(artifact)
                 try:
-                    self._data = self._plan.data(main_signature(model))
+                    self._data = self._plan.data(main_signature(model.signatures))
                     self._data_digest = digest_of_samples(self._data)
                 finally:
                     model.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,17 +11,19 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import invalid_argument, not_found
-from servable.core.signatures import Signature, TensorSpec
+from servable.core.signatures import Signature, TensorSpec, main_signature
 from servable.core.tensors import Array
 from servable.engines.base import Artifact
-from servable.forge.quantization.keep import classes
 from servable.forge.quantization.integers import FLOATS, integers_asked
+from servable.forge.quantization.keep import classes
 from servable.forge.quantization.rows import CALIBRATE, LEAST
 from servable.forge.quantization.steps import ENGINES, TOOLCHAINS, step_for
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
 from servable.forge.verify import ROWS_AT_ONCE, fixed_rows
 from servable.forge.workshop import Outcome, open_model, perform
+
+Report = Callable[[str], None]
 
 AGREEMENT: Final = 0.99
 """The share of rows whose top class must stay, where rows were given."""
@@ -33,9 +35,9 @@ class Wish:
 
     ``keep_float``: names and types of operations that stay as they are. ``max_drop``: of accuracy, where there are
     labels, else of agreement with the source; the layers that hurt most are kept in float to hold it.
-    """
     ``io`` is what goes into a TFLite file in int8 and comes out; ``input_stats`` the mean and the standard deviation of
     integers that go in.
+    """
 
     method: str
     engine: str | None = None
@@ -46,9 +48,9 @@ class Wish:
     min_agreement: float | None = None
     output: str = ""
     signature: str = ""
-
     io: str = FLOATS
     input_stats: tuple[float, ...] | None = None
+
     def step(self, kind: str) -> Step:
         """Return the step that does it for an artifact of that kind."""
         return step_for(self.method, kind, self.engine, self.toolchain)
@@ -75,17 +77,17 @@ def quantize(
     wish: Wish,
     *,
     data: Samples | None = None,
-    report: Callable[[str], None] = lambda _line: None,
+    report: Report = lambda _line: None,
 ) -> Quantized:
     """Quantize an artifact. Raises what the step raises, ``NotVerifiedError`` if the result answers differently."""
     step = wish.step(source.kind)
     check_step(step, source)
     if wish.max_drop is not None and wish.method != "int8":
         raise invalid_argument(f"--max-drop goes with --int8: {wish.method} quantizes no activations")
-    if data is not None:
     io, _ = integers_asked(wish.io, wish.input_stats)
     if io != FLOATS and step.name != "int8-tflite":
         raise invalid_argument(f"--io {io} goes with --int8 --engine litert: what {step.name} makes takes what it took")
+    if data is not None:
         _check_count(data, step)
     options: dict[str, Any] = {
         "keep_float": list(wish.keep_float),
@@ -93,9 +95,9 @@ def quantize(
         "max_drop": wish.max_drop,
         "output": wish.output,
         "signature": wish.signature,
-        "made_up": step.calibrated and data is None,
         "io": io,
         "input_stats": wish.input_stats,
+        "made_up": step.calibrated and data is None,
     }
     if data is not None and data.labels is not None:
         options["labels"] = [int(label) for label in data.labels]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from servable.forge.arrays import Tensors
 from servable.forge.quantization.eight_bits import has_vnni
 
+Report = Callable[[str], None]
+
 _LONGEST_LINE = 200
 
 
-def load_nncf(report: Callable[[str], None]) -> Any:
+def load_nncf(report: Report) -> Any:
     """Import NNCF so that it tells its makers nothing, and us what it does."""
     os.environ["NNCF_CI"] = "1"  # else it sends over the network what it is used for
     import nncf
@@ -26,12 +28,12 @@ def load_nncf(report: Callable[[str], None]) -> Any:
     return nncf
 
 
-def dataset(nncf: Any, batches: Sequence[Tensors]) -> Any:
 def preset(nncf: Any) -> Any:
     """Return the kind of scales: activations that are not around zero get a zero of their own, and so all 8 bits."""
     return nncf.QuantizationPreset.MIXED
 
 
+def dataset(nncf: Any, batches: Sequence[Tensors]) -> Any:
     """Return batches as NNCF takes them."""
     return nncf.Dataset([dict(batch) for batch in batches])
 
