@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, failed_precondition, internal
+from servable.core.progress import Progress, unheard
 from servable.core.scratch import orderly_end, scratch
 from servable.core.signatures import Signature, main_signature
 from servable.engines.base import Artifact, EngineOptions, Model
@@ -25,8 +26,6 @@ from servable.forge.verify import BATCHES, Question, Tolerance, Verdict, answers
 from servable.forge.worker import run_apart
 from servable.lifecycle.intake import publish
 from servable.lifecycle.layout import file_error
-
-Report = Callable[[str], None]
 
 SCRATCH: Final = ".forge"
 QUESTION_ROWS: Final = 16
@@ -86,7 +85,7 @@ def perform(
     batches: Sequence[int] = BATCHES,
     whole: bool = False,
     judge: Callable[[Artifact], Sequence[str]] = lambda _made: (),
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> Outcome:
     """Do one step and return what came of it; ``final`` is a folder or file as ``destination`` reads it.
 
@@ -157,7 +156,7 @@ def open_model(artifact: Artifact, engine: str | None = None, **options: Any) ->
 
 
 def apply(
-    function: str, source: list[str], target: str, samples: str, options: Mapping[str, Any], report: Report
+    function: str, source: list[str], target: str, samples: str, options: Mapping[str, Any], report: Progress
 ) -> Facts:
     """Run a step's function; called in the worker. ``source`` is kind and path."""
     import importlib
@@ -170,7 +169,7 @@ def apply(
 
 
 def refer(
-    function: str, source: list[str], asked: list[str], answered: str, options: Mapping[str, Any], report: Report
+    function: str, source: list[str], asked: list[str], answered: str, options: Mapping[str, Any], report: Progress
 ) -> int:
     """Compute what a source that no engine loads answers to the first of these files that it takes, and return which.
 
@@ -215,7 +214,7 @@ def scratch_beside(place: Path) -> Iterator[Path]:
 
 
 def _calibration(
-    step: Step, reference: Model | None, data: Samples | None, options: Mapping[str, Any], report: Report
+    step: Step, reference: Model | None, data: Samples | None, options: Mapping[str, Any], report: Progress
 ) -> Samples | None:
     if not step.calibrated:
         return None
@@ -238,7 +237,7 @@ def _apply(
     folder: Path,
     calibration: Samples | None,
     options: Mapping[str, Any],
-    report: Report,
+    report: Progress,
 ) -> Facts:
     samples = folder / "samples.npz"
     if calibration is not None:

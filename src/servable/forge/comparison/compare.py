@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from servable.core.errors import Code, ServingError, not_found
+from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact
 from servable.engines.tuned_plan import Setting
@@ -18,8 +19,6 @@ from servable.forge.reference import Reference
 from servable.forge.samples import Samples
 from servable.forge.surroundings import surroundings
 from servable.forge.workshop import open_model
-
-Report = Callable[[str], None]
 
 Data = Callable[[Signature], Samples]
 """Reads data for a signature: what a file holds can only be told by what the model takes."""
@@ -69,7 +68,7 @@ def compare_artifacts(
     *,
     data: Data | None = None,
     engine: str | None = None,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> Compared:
     """Measure each artifact in a process of its own. One that is missing or fails is a row with the reason.
 

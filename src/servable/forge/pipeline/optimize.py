@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from servable.core.errors import Code, ServingError
+from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature, main_signature
 from servable.engines.base import Artifact
 from servable.forge.appraisal import Figures, Timing, appraise
@@ -29,8 +30,6 @@ from servable.forge.samples import Samples
 from servable.forge.steps import Step, steps
 from servable.forge.surroundings import disturbance, fixed, surroundings
 from servable.forge.workshop import NotVerifiedError, open_model, perform
-
-Report = Callable[[str], None]
 
 Data = Callable[[Signature], Samples]
 """Reads data for a signature, once one is known: not every source has an engine that tells it."""
@@ -57,7 +56,7 @@ class Plan:
     fresh: bool = False
 
 
-def optimize(plan: Plan, report: Report = lambda _line: None, *, is_over: Callable[[], bool] = lambda: False) -> Optimized:
+def optimize(plan: Plan, report: Progress = unheard, *, is_over: Callable[[], bool] = lambda: False) -> Optimized:
     """Do all steps and return what came of them. Those not begun when time ``is_over`` are rows that say so."""
     table = steps()
     check_words(plan.words, table)
@@ -84,7 +83,7 @@ def optimize(plan: Plan, report: Report = lambda _line: None, *, is_over: Callab
 class _Pipeline:
     """One run: the artifacts that there are by now, and what is kept of earlier runs."""
 
-    def __init__(self, plan: Plan, table: Mapping[str, Step], report: Report) -> None:
+    def __init__(self, plan: Plan, table: Mapping[str, Step], report: Progress) -> None:
         self._plan, self._table, self._report = plan, table, report
         self._resolve = resolver(table)
         self._records = Records(plan.out)

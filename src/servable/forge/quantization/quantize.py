@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from servable.core.errors import invalid_argument, not_found
+from servable.core.progress import Progress, unheard
 from servable.core.signatures import Signature, TensorSpec, main_signature
 from servable.core.tensors import Array
 from servable.engines.base import Artifact
@@ -22,8 +23,6 @@ from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
 from servable.forge.verify import ROWS_AT_ONCE, fixed_rows
 from servable.forge.workshop import Outcome, open_model, perform
-
-Report = Callable[[str], None]
 
 AGREEMENT: Final = 0.99
 """The share of rows whose top class must stay, where rows were given."""
@@ -77,7 +76,7 @@ def quantize(
     wish: Wish,
     *,
     data: Samples | None = None,
-    report: Report = lambda _line: None,
+    report: Progress = unheard,
 ) -> Quantized:
     """Quantize an artifact. Raises what the step raises, ``NotVerifiedError`` if the result answers differently."""
     step = wish.step(source.kind)

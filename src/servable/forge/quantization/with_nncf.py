@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from servable.core.progress import Progress
 from servable.forge.arrays import Tensors
 from servable.forge.quantization.eight_bits import has_vnni
-
-Report = Callable[[str], None]
 
 _LONGEST_LINE = 200
 
 
-def load_nncf(report: Report) -> Any:
+def load_nncf(report: Progress) -> Any:
     """Import NNCF so that it tells its makers nothing, and us what it does."""
     os.environ["NNCF_CI"] = "1"  # else it sends over the network what it is used for
     import nncf
