@@ -39,6 +39,9 @@ _VERBS = {
     "xnor": "train weights and inputs of one bit, and count bits",
 }
 
+_SIGNS = {"openvino": "xnor", "python": "xnor-packed", "onnx": "xnor-signs"}
+"""Forms of a network of signs -> the step that writes them."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a verb for each way."""
@@ -62,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     report.add_argument("--out", type=Path, metavar="FILE", help="write the page (Markdown) there too")
     report.add_argument("--keep", type=Path, metavar="DIR", help="keep the models and pictures.npz there")
     report.add_argument("--rows", type=int, default=2400, metavar="N", help="pictures; default: %(default)s")
-    report.add_argument("--epochs", type=int, default=6, metavar="N", help="of each training; default: %(default)s")
+    report.add_argument("--epochs", type=int, default=10, metavar="N", help="of each training; default: %(default)s")
     report.add_argument("--seed", type=int, default=1, metavar="N", help="default: %(default)s")
     add_output_arguments(report)
 
@@ -110,8 +113,10 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="accuracy that may be lost, as a share; default: %(default)s",
     )
     group = parser.add_argument_group("training (with --data; torch)")
-    group.add_argument("--epochs", type=int, metavar="N", help="0: data only judges; default: 8")
-    group.add_argument("--rate", type=float, metavar="X", help="highest learning rate; default: 0.001")
+    group.add_argument("--epochs", type=int, metavar="N", help="0: data only judges; default: 8 (xnor: 16)")
+    group.add_argument(
+        "--rate", type=float, metavar="X", help="highest learning rate; default: 0.001 (cluster: 0.0001, xnor: 0.005)"
+    )
     group.add_argument("--batch", type=int, metavar="N", help="rows of a step; default: 64")
     group.add_argument("--seed", type=int, metavar="N", help="default: 0")
 
@@ -133,7 +138,11 @@ def _add_own_arguments(added: dict[str, argparse.ArgumentParser]) -> None:
         help="share of a layer's squares to keep; default: %(default)s",
     )
     added["xnor"].add_argument(
-        "--signs", action="store_true", help="write ONNX that multiplies +1 and -1, for every engine, not packed bits"
+        "--to",
+        choices=list(_SIGNS),
+        default="openvino",
+        help="openvino: its own binary layers; python: bits packed and counted in numpy; onnx: +1 and -1 multiplied, "
+        "for every engine; default: %(default)s",
     )
 
 
@@ -163,7 +172,7 @@ def _step_of(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if arguments.verb == "distill":
         student = _student(arguments.student)
         return "distill", {"student": str(student.path.absolute()), "temperature": arguments.temperature}
-    return ("xnor-signs" if arguments.signs else "xnor"), {}
+    return _SIGNS[arguments.to], {}
 
 
 def _student(path: Path) -> Artifact:

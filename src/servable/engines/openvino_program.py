@@ -22,13 +22,18 @@ from servable.engines.openvino_graphs import Shapes, Source, Wiring, partial_sha
 from servable.engines.openvino_messages import is_about_shapes, useful
 
 _VARIANTS = 8
+_SIZED_VARIANTS = 64
 _KNOWN_SHAPES = 1024
 _OUTLINE_BYTES = 4096
 _LOOP_WITHOUT_TURNS = "Accessing out-of-range dimension"
 """What OpenVINO's shape inference says of a loop that it finds to end at once; computing it works."""
+_NEED_SIZES = frozenset({"BinaryConvolution"})
+"""Operations that OpenVINO compiles only where it knows every dimension."""
 _TAKE_IMAGES = frozenset({"Interpolate", "SpaceToDepth", "DepthToSpace", "LRN"})
 
 Sizes = tuple[int, ...]
+_Key = tuple[int | Sizes | None, ...]
+"""Of each input the rank that a request brought, or its sizes; ``None`` for the declared rank."""
 
 
 class Program:
@@ -75,7 +80,7 @@ class _Request:
 
 
 class SignaturePrograms:
-    """The programs of one signature, by the ranks they take."""
+    """The programs of one signature, by the ranks they take; by whole shapes, for graphs that need to know them."""
 
     def __init__(self, core: Any, opened: Source, signature: Signature, config: Mapping[str, Any]) -> None:
         self._core = core
@@ -84,12 +89,13 @@ class SignaturePrograms:
         self._config = config
         self._bounds: list[tuple[str, Bounds]] = list(opened.bounds[signature.name].items())
         self._specs = list(signature.inputs.values())
-        self._variants: OrderedDict[tuple[int | None, ...], Program | str] = OrderedDict()
+        self._variants: OrderedDict[_Key, Program | str] = OrderedDict()
         self._known: OrderedDict[tuple[Sizes, ...], Program] = OrderedDict()
         self._looking = threading.Lock()
         wiring = opened.read(signature.name)  # also when nothing can be compiled yet: it says what cannot be held
         ranked = all(spec.shape is not None for spec in self._specs)
-        self._declared = self._compiled(wiring) if ranked else None
+        self._sized = ranked and _needs_sizes(wiring.graph)
+        self._declared = self._compiled(wiring) if ranked and not self._sized else None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the outputs. INVALID_ARGUMENT for shapes and integers that the graph cannot take."""
@@ -129,10 +135,11 @@ class SignaturePrograms:
         for spec, other in zip(self._specs, unlike, strict=True):
             if other and spec.shape is not None and self._source.shapes_are_binding:
                 raise self._misfit(shapes)
-        key = tuple(len(sizes) if other else None for sizes, other in zip(shapes, unlike, strict=True))
+        key: _Key = tuple(len(sizes) if other else None for sizes, other in zip(shapes, unlike, strict=True))
+        key = shapes if self._sized else key
         if key not in self._variants:
             self._variants[key] = self._variant(key)
-            if len(self._variants) > _VARIANTS:
+            if len(self._variants) > (_SIZED_VARIANTS if self._sized else _VARIANTS):
                 self._forget(self._variants.popitem(last=False)[1])
         self._variants.move_to_end(key)
         found = self._variants[key]
@@ -140,10 +147,12 @@ class SignaturePrograms:
             raise self._misfit(shapes, found)
         return found
 
-    def _variant(self, key: tuple[int | None, ...]) -> Program | str:
-        """Compile for other ranks, or return why that cannot be: the reason stays the same."""
+    def _variant(self, key: _Key) -> Program | str:
+        """Compile for other ranks or sizes, or return why that cannot be: the reason stays the same."""
         wanted: Shapes = {
-            spec.name: (None,) * rank for spec, rank in zip(self._specs, key, strict=True) if rank is not None
+            spec.name: (None,) * one if isinstance(one, int) else one
+            for spec, one in zip(self._specs, key, strict=True)
+            if one is not None
         }
         try:
             wiring = self._source.read(self._signature.name, wanted)
@@ -222,6 +231,11 @@ def _leniency(wiring: Wiring) -> str | None:
         if kind == "If" and _rank(operation, 0) not in (0, None):
             return f"{name} decides by a scalar"
     return None
+
+
+def _needs_sizes(graph: Any) -> bool:
+    free = any(port.partial_shape.is_dynamic for port in graph.inputs)
+    return free and any(operation.get_type_name() in _NEED_SIZES for operation in graph.get_ops())
 
 
 def _vector(length: int | None) -> Any:

@@ -1,33 +1,31 @@
-"""XNOR networks: layers between the first and the last whose weights and inputs are signs, times one scale a channel.
+"""Networks of signs: layers between the first and the last whose weights and inputs are +1 or -1, times a scale.
 
-``binarize`` puts marked signs into a graph, which a training can learn through; ``lower`` makes plain ONNX of that, and
-``write_packed`` a model that counts bits.
+``binarize`` puts marked signs into a graph, which a training can learn through. What is made of it then: plain ONNX
+(``lower``), OpenVINO's own binary layers (``binary_openvino``), or a model in numpy that counts bits (``packed``).
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from servable.core.errors import failed_precondition, unimplemented
-from servable.core.signatures import Signature, TensorSpec
+from servable.core.errors import failed_precondition
 from servable.core.tensors import Array
-from servable.forge.compression import packed_network
 from servable.forge.compression.graph import BINARIZE, Graph, attribute, node_of
 
-NETWORK_FILE: Final = "network.npz"
-_BETWEEN: Final = frozenset({"AveragePool", "MaxPool", "GlobalAveragePool", "Flatten", "Dropout", "Identity"})
+_ACTIVATIONS: Final = frozenset({"Clip", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
+"""Operations before a sign that it makes up for: what is above zero after most of them says little."""
+_BETWEEN: Final = frozenset(
+    {"AveragePool", "MaxPool", "GlobalAveragePool", "Flatten", "Reshape", "Dropout", "Identity", "Transpose"}
+)
 
 
 def binarize(graph: Graph) -> list[str]:
     """Make the layers between the first and the last binary, for a training; return their kernels.
 
-    A layer that pads stays as it is: zeros have no sign. FAILED_PRECONDITION if no layer is left.
+    What a sign is taken of is normalized first, if it was not, and no activation comes between. FAILED_PRECONDITION
+    if no layer is left.
     """
     layers = [node for node in graph.nodes if node.op_type in {"Conv", "Gemm", "MatMul"} and _kernel(graph, node)]
     done = []
@@ -35,28 +33,28 @@ def binarize(graph: Graph) -> list[str]:
         name = node.input[1]
         if not _can_be_binary(graph, node):
             continue
-        _let_signs_through(graph, node.input[0])
+        source = _ready_for_signs(graph, node)
         kernel = graph.array(name)
         # Outputs of a kernel come first in a convolution, and last in a product.
-        over = tuple(range(1, kernel.ndim)) if node.op_type == "Conv" else _inward(node)
-        scale = np.abs(kernel).mean(axis=over)
-        graph.set(f"{name}/scale", scale.reshape(1, -1, 1, 1) if node.op_type == "Conv" else scale)
+        inward = tuple(range(1, kernel.ndim)) if node.op_type == "Conv" else _inward(node)
+        scale = np.abs(kernel).mean(axis=inward) * np.float32(attribute(node, "alpha", 1.0))
+        graph.set(f"{name}/scale", _for_each_output(node, scale))
         signs, product = f"{node.output[0]}/signs", f"{node.output[0]}/product"
         fresh = [
-            node_of(BINARIZE, [node.input[0]], signs),
-            node_of(BINARIZE, [name], f"{name}/signs"),
+            node_of(BINARIZE, [source], signs),
+            node_of(BINARIZE, [name], f"{name}/signs", axes=inward),
             _layer(node, signs, f"{name}/signs", product),
             node_of("Mul", [product, f"{name}/scale"], node.output[0] if len(node.input) < 3 else f"{product}/scaled"),
         ]
         if len(node.input) > 2:
-            bias = graph.array(node.input[2])
-            flat = graph.set(f"{name}/bias", bias.reshape(1, -1, 1, 1) if node.op_type == "Conv" else bias)
+            bias = graph.array(node.input[2]) * np.float32(attribute(node, "beta", 1.0))
+            flat = graph.set(f"{name}/bias", _for_each_output(node, bias))
             fresh.append(node_of("Add", [f"{product}/scaled", flat], node.output[0]))
         graph.replace(node, fresh)
         done.append(name)
     if not done:
         raise failed_precondition(
-            "no layer can be binary: there have to be convolutions without padding, or matrix products, "
+            "no layer can be binary: there have to be convolutions without groups or dilations, or matrix products, "
             "between the first and the last"
         )
     return done
@@ -73,28 +71,17 @@ def lower(graph: Graph) -> None:
             continue
         source, signs = node.input[0], node.output[0]
         if graph.is_constant(source):
-            graph.set(signs, np.where(graph.array(source) >= 0, np.float32(1), np.float32(-1)))
+            graph.set(signs, np.where(is_plus(graph.array(source)), np.float32(1), np.float32(-1)))
             graph.replace(node, [])
         else:
-            above = node_of("GreaterOrEqual", [source, zero], f"{signs}/above")
+            above = node_of("Greater", [source, zero], f"{signs}/above")
             graph.replace(node, [above, node_of("Where", [f"{signs}/above", plus, minus], signs)])
 
 
-def write_packed(graph: Graph, signature: Signature, folder: Path) -> Path:
-    """Write a marked graph as a Python model: ``model.py``, the code that counts bits, and ``network.npz``."""
-    constants: dict[str, Array] = {}
-    program: list[dict[str, Any]] = []
-    for node in graph.nodes:
-        program += _steps(graph, node, constants)
-    program += [{"operation": "Output", "inputs": [name], "output": name} for name in graph.outputs]
-    used = {name for step in program for name in step["inputs"]}
-    stored = {f"constant/{name}": value for name, value in constants.items() if name in used}
-    text = np.frombuffer(json.dumps(program).encode(), np.uint8)
-    # Compressed: the few layers that are no bits are floats, and the program is text.
-    np.savez_compressed(folder / NETWORK_FILE, program=text, **stored)  # type: ignore[arg-type]  # names
-    shutil.copyfile(packed_network.__file__, folder / "packed_network.py")
-    (folder / "model.py").write_text(_model_file(signature))
-    return folder / NETWORK_FILE
+def is_plus(values: Array) -> Array:
+    """Return where the sign is +1: above zero, in every form of the network."""
+    above: Array = values > 0
+    return above
 
 
 def _kernel(graph: Graph, node: Any) -> bool:
@@ -105,149 +92,53 @@ def _inward(node: Any) -> tuple[int, ...]:
     return (1,) if attribute(node, "transB", 0) else (0,)
 
 
+def _for_each_output(node: Any, values: Array) -> Array:
+    shaped: Array = values.reshape(1, -1, 1, 1) if node.op_type == "Conv" else values.reshape(-1)
+    return shaped
+
+
 def _can_be_binary(graph: Graph, node: Any) -> bool:
-    if len(graph.readers(node.input[1])) != 1:
+    if len(graph.readers(node.input[1])) != 1 or not all(graph.is_constant(name) for name in node.input[2:]):
+        return False
+    kernel = graph.array(node.input[1])
+    if kernel.dtype != np.float32:
         return False
     if node.op_type == "Conv":
-        plain = attribute(node, "group", 1) == 1 and graph.array(node.input[1]).ndim == 4
-        wide = set(attribute(node, "dilations", [1])) == {1}
-        bare = not any(attribute(node, "pads", [0])) and attribute(node, "auto_pad", b"NOTSET") in {b"NOTSET", b"VALID"}
-        return bool(plain and wide and bare)
-    return graph.array(node.input[1]).ndim == 2 and not attribute(node, "transA", 0)
+        plain = attribute(node, "group", 1) == 1 and kernel.ndim == 4
+        dense = set(attribute(node, "dilations", [1])) == {1}
+        return bool(plain and dense and attribute(node, "auto_pad", b"NOTSET") in {b"NOTSET", b"VALID"})
+    return kernel.ndim == 2 and not attribute(node, "transA", 0)
 
 
-def _let_signs_through(graph: Graph, name: str) -> None:
-    """Replace the ReLU before a layer, after which nothing is below zero, by bounds of -1 and 1."""
+def _ready_for_signs(graph: Graph, node: Any) -> str:
+    """Take the activation before a layer away and see to a normalization there; return the tensor to take signs of."""
+    source: str = node.input[0]
+    name = source
+    normalized = False
     while (maker := graph.maker(name)) is not None and len(graph.readers(name)) == 1:
-        if maker.op_type == "Relu":
-            low, high = (
-                graph.set(f"binary/{word}", np.array(sign, np.float32)) for word, sign in (("low", -1), ("high", 1))
-            )
-            graph.replace(maker, [node_of("Clip", [maker.input[0], low, high], name)])
-            return
-        if maker.op_type not in _BETWEEN:
-            return
+        if maker.op_type in _ACTIVATIONS:
+            graph.replace(maker, [node_of("Identity", [maker.input[0]], name)])
+        elif maker.op_type == "BatchNormalization":
+            normalized = True
+            break
+        elif maker.op_type not in _BETWEEN:
+            break
         name = maker.input[0]
+    # A product may have rows of any rank before its last axis: there a normalization would take another for channels.
+    if normalized or node.op_type == "MatMul":
+        return source
+    count = graph.array(node.input[1]).shape[1 if node.op_type == "Conv" or attribute(node, "transB", 0) else 0]
+    normal = f"{node.output[0]}/normal"
+    parts = {"gamma": np.ones, "beta": np.zeros, "mean": np.zeros, "variance": np.ones}
+    constants = [graph.set(f"{normal}/{part}", make(count, np.float32)) for part, make in parts.items()]
+    graph.replace(node, [node_of("BatchNormalization", [source, *constants], normal), node])
+    return normal
 
 
 def _layer(node: Any, signs: str, kernel: str, product: str) -> Any:
     if node.op_type == "Conv":
-        return node_of("Conv", [signs, kernel], product, strides=attribute(node, "strides", [1, 1]))
+        pads = [0] * 4 if attribute(node, "auto_pad") == b"VALID" else attribute(node, "pads", [0] * 4)
+        return node_of("Conv", [signs, kernel], product, strides=attribute(node, "strides", [1, 1]), pads=pads)
+    if node.op_type == "MatMul":
+        return node_of("MatMul", [signs, kernel], product)
     return node_of("Gemm", [signs, kernel], product, transB=attribute(node, "transB", 0))
-
-
-def _steps(graph: Graph, node: Any, constants: dict[str, Array]) -> list[dict[str, Any]]:
-    """Return a node as steps of a program; their constants are added to ``constants``."""
-    if node.op_type == BINARIZE and graph.is_constant(node.input[0]):
-        return []
-    for name in node.input:
-        if graph.is_constant(name):
-            constants[name] = graph.array(name)
-    step: dict[str, Any] = {"operation": node.op_type, "inputs": list(node.input), "output": node.output[0]}
-    if node.op_type in {"Conv", "Gemm", "MatMul"} and (marked := graph.maker(node.input[1])) is not None:
-        return [_binary_step(graph, node, marked, step, constants)]
-    write = _PLAIN.get(node.op_type)
-    if write is None and node.op_type not in packed_network.OPERATIONS:
-        raise unimplemented(
-            f"a packed network has no operation {node.op_type} (node {node.name or node.output[0]}); "
-            f"it has {', '.join(sorted({*packed_network.OPERATIONS, *_PLAIN}))}"
-        )
-    return [step if write is None else step | write(graph, node, constants)]
-
-
-def _binary_step(
-    graph: Graph, node: Any, marked: Any, step: dict[str, Any], constants: dict[str, Array]
-) -> dict[str, Any]:
-    name = marked.input[0]
-    bits = (graph.array(name) >= 0).astype(np.uint8)
-    if node.op_type == "Conv":
-        constants[f"{name}/bits"] = packed_network.pack(np.ascontiguousarray(np.moveaxis(bits, 1, -1)))
-        more = {"operation": "BinaryConv", "strides": list(attribute(node, "strides", [1, 1]))}
-    else:
-        rows = bits if attribute(node, "transB", 0) else bits.T
-        constants[f"{name}/bits"] = packed_network.pack(np.ascontiguousarray(rows))
-        more = {"operation": "BinaryDense"}
-    return step | more | {"inputs": [node.input[0], f"{name}/bits"]}
-
-
-def _scale_step(graph: Graph, node: Any, constants: dict[str, Array]) -> dict[str, Any]:
-    scale, bias, mean, variance = (graph.array(name).astype(np.float64) for name in node.input[1:5])
-    factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
-    names = [f"{node.output[0]}/factor", f"{node.output[0]}/shift"]
-    for name, value in zip(names, (factor, bias - mean * factor), strict=True):
-        constants[name] = value.astype(np.float32)
-    return {"operation": "Scale", "inputs": [node.input[0], *names]}
-
-
-def _clip_step(graph: Graph, node: Any, _constants: dict[str, Array]) -> dict[str, Any]:
-    bounds = [float(graph.array(name)) for name in node.input[1:3]]
-    return {"inputs": [node.input[0]], "low": bounds[0], "high": bounds[1]}
-
-
-def _conv_step(_graph: Graph, node: Any, _constants: dict[str, Array]) -> dict[str, Any]:
-    if attribute(node, "group", 1) != 1 or set(attribute(node, "dilations", [1])) != {1}:
-        raise unimplemented(f"a packed network has no groups or dilations (node {node.name or node.output[0]})")
-    return {
-        "strides": list(attribute(node, "strides", [1, 1])),
-        "pads": list(attribute(node, "pads", [0, 0, 0, 0])),
-    }
-
-
-def _pool_step(_graph: Graph, node: Any, _constants: dict[str, Array]) -> dict[str, Any]:
-    size = list(attribute(node, "kernel_shape"))
-    if any(attribute(node, "pads", [0])) or attribute(node, "ceil_mode", 0):
-        raise unimplemented(f"a packed network pools without padding only (node {node.name or node.output[0]})")
-    return {"size": size, "strides": list(attribute(node, "strides", [1] * len(size)))}
-
-
-def _gemm_step(_graph: Graph, node: Any, _constants: dict[str, Array]) -> dict[str, Any]:
-    if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0 or attribute(node, "transA", 0):
-        raise unimplemented(f"a packed network has plain products only (node {node.name or node.output[0]})")
-    return {"transposed": bool(attribute(node, "transB", 0))}
-
-
-_PLAIN: Final[Mapping[str, Callable[[Graph, Any, dict[str, Array]], dict[str, Any]]]] = {
-    "AveragePool": _pool_step,
-    "BatchNormalization": _scale_step,
-    "Clip": _clip_step,
-    "Conv": _conv_step,
-    "Flatten": lambda _graph, node, _constants: {"axis": attribute(node, "axis", 1)},
-    "Gemm": _gemm_step,
-    "MatMul": lambda _graph, _node, _constants: {"operation": "Gemm", "transposed": False},
-    "MaxPool": _pool_step,
-    "Softmax": lambda _graph, node, _constants: {"axis": attribute(node, "axis", -1)},
-    "Transpose": lambda _graph, node, _constants: {"order": list(attribute(node, "perm"))},
-}
-
-
-def _model_file(signature: Signature) -> str:
-    for name in signature.inputs:
-        if not name.isidentifier():
-            raise failed_precondition(f"input {name!r} cannot be a parameter in Python: rename it in the ONNX file")
-    inputs = ", ".join(f"{name}: {_annotation(spec)}" for name, spec in signature.inputs.items())
-    outputs = ", ".join(f"{name!r}: {_annotation(spec)}" for name, spec in signature.outputs.items())
-    given = ", ".join(f"{name!r}: {name}" for name in signature.inputs)
-    return f'''"""A network whose inner layers have weights and inputs of one bit; packed_network.py counts them."""
-
-from typing import TypedDict
-
-from packed_network import PackedNetwork
-from servable import Tensor
-
-Answer = TypedDict("Answer", {{{outputs}}})
-
-
-class Binary:
-    def load(self, directory):
-        self.network = PackedNetwork(directory / "{NETWORK_FILE}")
-
-    def predict(self, {inputs}) -> Answer:
-        return self.network.run({{{given}}})
-'''
-
-
-def _annotation(spec: TensorSpec) -> str:
-    if spec.shape is None:
-        return f'Tensor["{spec.dtype.name}"]'
-    sizes = ["'n'" if axis == 0 and size is None else repr(size) for axis, size in enumerate(spec.shape)]
-    return f'Tensor["{spec.dtype.name}", {", ".join(sizes) or "()"}]'

@@ -24,7 +24,7 @@ HELD_OUT: Final = 0.25
 """Share of the data, its end, that nothing is trained on and everything is judged by."""
 LEAST_ROWS: Final = 8
 MAX_DROP: Final = 0.02
-LEARNT: Final = frozenset({"distill", "xnor", "xnor-signs"})
+LEARNT: Final = frozenset({"distill", "xnor", "xnor-packed", "xnor-signs"})
 """Steps that are nothing without a training."""
 
 

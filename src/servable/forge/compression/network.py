@@ -122,7 +122,7 @@ class _Binarized(torch.autograd.Function):  # type: ignore[misc]  # untyped
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         context.save_for_backward(x)
-        return torch.where(x >= 0, 1.0, -1.0)
+        return torch.where(x > 0, 1.0, -1.0)
 
     @staticmethod
     def backward(context: Any, *gradients: Any) -> Any:

@@ -17,6 +17,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 Array = np.ndarray[Any, Any]
 
+WORD = 8
+"""Bytes of a word, of which as many bits as there are get counted at once."""
+_BLOCK_BYTES = 1 << 18
+"""Words that are worked on together: they stay in the second level of a processor's cache."""
+_AT_MOST_A_BYTE = 3
+"""So many counts of up to 64 can be summed in a byte."""
+
 
 class PackedNetwork:
     """Runs a ``network.npz``. With ``packed`` off, binary layers multiply floats of +1 and -1: the same numbers."""
@@ -39,7 +46,7 @@ class PackedNetwork:
             given = [values[name] for name in step["inputs"]]
             operation = step["operation"]
             if operation == "Output":
-                outputs[step["output"]] = given[0]
+                outputs[step["output"]] = np.ascontiguousarray(given[0])
             elif operation in _BINARY:
                 packed, floats = _BINARY[operation]
                 values[step["output"]] = (packed if self._packed else floats)(step, *given)
@@ -49,37 +56,70 @@ class PackedNetwork:
 
 
 def pack(signs: Array) -> Array:
-    """Pack the last axis, bits as uint8, into the smallest words that hold it; what is left of a word is 0."""
-    count = signs.shape[-1]
-    size = next((size for size in (1, 2, 4, 8) if count <= 8 * size), 8)
-    words = -(-count // (8 * size))
-    room = np.zeros((*signs.shape[:-1], words * size), np.uint8)
-    bits = np.packbits(signs, axis=-1)
-    room[..., : bits.shape[-1]] = bits
-    return room.view(f"u{size}")
+    """Pack the last axis, bits as uint8 or bool, into bytes; what is left of the last byte is 0."""
+    return np.packbits(signs, axis=-1)
 
 
-def unpack(words: Array, count: int) -> Array:
+def unpack(packed: Array, count: int) -> Array:
     """Return the bits of ``pack`` as uint8."""
-    return np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, count=count)
+    return np.unpackbits(packed, axis=-1, count=count)
 
 
-def _differing(left: Array, right: Array) -> Array:
-    return np.bitwise_count(np.bitwise_xor(left, right))
+def differing(left: Array, right: Array) -> Array:
+    """Count the bits in which each row of bytes [m, k] differs from each of [n, k]: uint16 or int32 [m, n]."""
+    words, others = _words(left), np.ascontiguousarray(_words(right).T)
+    counts = np.zeros((len(words), others.shape[1]), np.uint16 if 8 * left.shape[1] < 1 << 16 else np.int32)
+    rows = max(1, _BLOCK_BYTES // (WORD * others.shape[1]))
+    unlike = np.empty((rows, others.shape[1]), np.uint64)
+    count, total = np.empty(unlike.shape, np.uint8), np.empty(unlike.shape, np.uint8)
+    for begin in range(0, len(words), rows):
+        block, sums = words[begin : begin + rows], counts[begin : begin + rows]
+        some, one, few = unlike[: len(block)], count[: len(block)], total[: len(block)]
+        for first in range(0, len(others), _AT_MOST_A_BYTE):
+            for word in range(first, min(first + _AT_MOST_A_BYTE, len(others))):
+                np.bitwise_xor(block[:, word, np.newaxis], others[word], out=some)
+                np.bitwise_count(some, out=few if word == first else one)
+                if word > first:
+                    np.add(few, one, out=few)
+            np.add(sums, few, out=sums)
+    return counts
+
+
+def _words(packed: Array) -> Array:
+    """Return rows of bytes as rows of words, filled up with zeros."""
+    rest = -packed.shape[1] % WORD
+    whole = np.pad(packed, ((0, 0), (0, rest))) if rest else packed
+    return np.ascontiguousarray(whole).view(np.uint64)
 
 
 def _packed_conv(step: Mapping[str, Any], signs: Array, kernel: Array) -> Array:
-    """Convolve bits [n, in, height, width] with words [out, tall, wide, words]: float32 [n, out, height, width]."""
-    after, tall, wide, words = kernel.shape
-    down, right = step["strides"]
-    seen = pack(np.ascontiguousarray(np.moveaxis(signs, 1, -1)))
-    height, width = (seen.shape[1] - tall) // down + 1, (seen.shape[2] - wide) // right + 1
-    differing = np.zeros((len(seen), height, width, after), np.int32)
-    for y, x, word in np.ndindex(tall, wide, words):
-        window = seen[:, y : y + down * (height - 1) + 1 : down, x : x + right * (width - 1) + 1 : right, word]
-        differing += _differing(window[..., np.newaxis], kernel[:, y, x, word])
-    product = np.float32(tall * wide * signs.shape[1]) - np.float32(2) * differing.astype(np.float32)
-    return np.ascontiguousarray(np.moveaxis(product, -1, 1))
+    """Convolve bits [n, in, height, width] with bytes [out, tall, wide, bytes]: float32 [n, out, height, width].
+
+    In memory channels come last, here and in what follows: that is how bits are packed.
+    """
+    channels, (after, tall, wide, _) = signs.shape[1], kernel.shape
+    top, left, bottom, right = step["pads"]
+    seen = pack(np.moveaxis(signs, 1, -1))
+    seen = np.pad(seen, ((0, 0), (top, bottom), (left, right), (0, 0))) if any(step["pads"]) else seen
+    windows = sliding_window_view(seen, (tall, wide), axis=(1, 2))[:, :: step["strides"][0], :: step["strides"][1]]
+    rows, height, width = windows.shape[:3]
+    flat = np.ascontiguousarray(windows.transpose(0, 1, 2, 4, 5, 3)).reshape(rows * height * width, -1)
+    product = _product(differing(flat, kernel.reshape(after, -1)), channels * tall * wide)
+    product = product.reshape(rows, height, width, after)
+    if any(step["pads"]):
+        product -= _of_padding(step, signs.shape[2:], channels, kernel)
+    moved: Array = np.moveaxis(product, -1, 1)
+    return moved
+
+
+def _of_padding(step: Mapping[str, Any], sizes: tuple[int, ...], channels: int, kernel: Array) -> Array:
+    """Return what zero bits in the padding were counted for, [height, width, out]: there is nothing to multiply."""
+    top, left, bottom, right = step["pads"]
+    outside = np.pad(np.zeros(sizes, np.float32), ((top, bottom), (left, right)), constant_values=1)
+    windows = sliding_window_view(outside, kernel.shape[1:3])[:: step["strides"][0], :: step["strides"][1]]
+    taps = channels - 2 * np.bitwise_count(kernel).sum(axis=-1, dtype=np.float32)
+    counted: Array = np.einsum("hwyx,oyx->hwo", windows, taps)
+    return counted
 
 
 def _float_conv(step: Mapping[str, Any], signs: Array, kernel: Array) -> Array:
@@ -88,17 +128,20 @@ def _float_conv(step: Mapping[str, Any], signs: Array, kernel: Array) -> Array:
 
 
 def _packed_dense(_step: Mapping[str, Any], signs: Array, kernel: Array) -> Array:
-    """Multiply bits [n, in] with words [out, words]."""
-    seen = pack(signs)
-    differing = np.zeros((len(seen), len(kernel)), np.int32)
-    for word in range(kernel.shape[1]):
-        differing += _differing(seen[:, word, np.newaxis], kernel[:, word])
-    product: Array = np.float32(signs.shape[1]) - np.float32(2) * differing.astype(np.float32)
+    """Multiply bits [..., in] with bytes [out, bytes]."""
+    rows = pack(signs.reshape(-1, signs.shape[-1]))
+    return _product(differing(rows, kernel), signs.shape[-1]).reshape(*signs.shape[:-1], len(kernel))
+
+
+def _product(counts: Array, length: int) -> Array:
+    product: Array = counts.astype(np.float32)
+    np.multiply(product, np.float32(-2), out=product)
+    np.add(product, np.float32(length), out=product)
     return product
 
 
 def _float_dense(_step: Mapping[str, Any], signs: Array, kernel: Array) -> Array:
-    product: Array = _as_signs(signs) @ _as_signs(unpack(kernel, signs.shape[1])).T
+    product: Array = _as_signs(signs) @ _as_signs(unpack(kernel, signs.shape[-1])).T
     return product
 
 
@@ -120,24 +163,33 @@ def _conv(step: Mapping[str, Any], x: Array, kernel: Array, bias: Array | None =
     flat = seen.transpose(0, 2, 3, 1, 4, 5).reshape(rows * height * width, -1)
     product = (flat @ kernel.reshape(len(kernel), -1).T).reshape(rows, height, width, -1)
     product = product if bias is None else product + bias
-    return np.ascontiguousarray(np.moveaxis(product, -1, 1))
+    moved: Array = np.moveaxis(product, -1, 1)
+    return moved
 
 
 def _scale(_step: Mapping[str, Any], x: Array, factor: Array, shift: Array) -> Array:
     """Normalize: a factor and a shift for each channel."""
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    scaled: Array = x * factor.reshape(shape) + shift.reshape(shape)
+    scaled: Array = x * factor.reshape(shape)
+    np.add(scaled, shift.reshape(shape), out=scaled)
     return scaled
 
 
 def _average(step: Mapping[str, Any], x: Array) -> Array:
-    mean: Array = _windows(x, step["size"], step["strides"]).mean(axis=(-2, -1), dtype=np.float32)
-    return mean
+    return _pooled(step, x, np.add) * np.float32(1 / np.prod(step["size"]))
 
 
 def _largest(step: Mapping[str, Any], x: Array) -> Array:
-    largest: Array = _windows(x, step["size"], step["strides"]).max(axis=(-2, -1))
-    return largest
+    return _pooled(step, x, np.maximum)
+
+
+def _pooled(step: Mapping[str, Any], x: Array, joined: np.ufunc) -> Array:
+    """Join the places of each window, one place of all windows after the other."""
+    windows = _windows(x, step["size"], step["strides"])
+    pooled: Array = windows[..., 0, 0].copy()
+    for place in list(np.ndindex(*step["size"]))[1:]:
+        joined(pooled, windows[(..., *place)], out=pooled)
+    return pooled
 
 
 def _softmax(step: Mapping[str, Any], x: Array) -> Array:
@@ -158,7 +210,7 @@ _BINARY: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
 OPERATIONS: dict[str, Callable[..., Array]] = {
     "Add": lambda _step, left, right: left + right,
     "AveragePool": _average,
-    "Binarize": lambda _step, x: (x >= 0).view(np.uint8),
+    "Binarize": lambda _step, x: (x > 0).view(np.uint8),
     "Clip": lambda step, x: np.clip(x, np.float32(step["low"]), np.float32(step["high"])),
     "Conv": _conv,
     "Div": lambda _step, left, right: left / right,

@@ -82,7 +82,7 @@ def train(
     steps = max(1, -(-len(rows) // course.batch))
     total = course.epochs * steps
     plan = torch.optim.lr_scheduler.OneCycleLR(optimizer, course.rate, total_steps=total + 1, pct_start=0.15)
-    lesson = _Lesson(rows, network, knows, _Loss(activation, course.temperature))
+    lesson = _Lesson(rows, network, _answers(knows, rows), _Loss(activation, course.temperature))
     rng = np.random.default_rng(course.seed)
     best = _Best(network, lesson, len(rows))
     if settled == 0:
@@ -112,23 +112,32 @@ def train(
 
 
 class _Lesson:
-    """Rows, who learns, who teaches if anybody does, and how wrong an answer is."""
+    """Rows, who learns, what was ``taught`` of each row if anybody teaches, and how wrong an answer is."""
 
-    def __init__(self, rows: Rows, network: Network, teacher: Network | None, loss: _Loss) -> None:
+    def __init__(self, rows: Rows, network: Network, taught: Tensor | None, loss: _Loss) -> None:
         self._rows = rows
         self._network = network
-        self._teacher = teacher
+        self._taught = taught
         self._loss = loss
 
     def loss(self, places: Array, *, learning: bool) -> Tensor:
         inputs = {name: torch.from_numpy(array[places]) for name, array in self._rows.inputs.items()}
-        taught = None
-        if self._teacher is not None:
-            with torch.no_grad():
-                taught = self._teacher(inputs)
+        taught = None if self._taught is None else self._taught[torch.from_numpy(places)]
         labels = self._rows.labels
         known = None if labels is None else torch.from_numpy(labels[places].astype(np.int64))
         return self._loss(self._network(inputs, learning=learning), known, taught)
+
+
+def _answers(teacher: Network | None, rows: Rows) -> Tensor | None:
+    """Ask a teacher about every row, once for all epochs."""
+    if teacher is None:
+        return None
+    with torch.no_grad():
+        parts = [
+            teacher({name: torch.from_numpy(array[begin : begin + _AT_ONCE]) for name, array in rows.inputs.items()})
+            for begin in range(0, len(rows), _AT_ONCE)
+        ]
+    return torch.cat(parts)
 
 
 class _Best:
