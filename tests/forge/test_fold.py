@@ -128,6 +128,7 @@ def test_the_command_prints_what_it_did(network: Artifact, tmp_path: Path) -> No
         (("convert", "{model}", "{out}/c"), 2, "give --to FORMAT"),
         (("convert", "{model}", "{out}/d.xml", "--batch", "0"), 1, "--batch is a number from 1 up"),
         (("convert", "{model}", "{out}/e.xml", "--inputs", "x=float32[1]"), 1, "--inputs is for Keras files and code"),
+        (("convert", "{model}", "{out}/t.xml", "--text"), 1, "--text is for frozen graphs"),
         (("convert", "{out}/absent.onnx", "{out}/f.xml"), 1, "absent.onnx"),
         (("export", "{model}", "{out}/g"), 1, "can be served already (onnx)"),
         (("freeze", "{model}", "{out}/h"), 1, "is frozen already (onnx)"),

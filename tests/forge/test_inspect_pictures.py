@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from tests.report.browser import CHROMIUM, Browser
 
+from servable.core.errors import ServingError
+from servable.engines import frozen_graph
 from servable.engines.base import Artifact
+from servable.forge.inspection.as_text import write_text
 from servable.forge.inspection.costs import count
 from servable.forge.inspection.formats import artifact_at, inspect
 from servable.forge.inspection.graph import Graph, Inspection, Node
 from servable.forge.inspection.grouping import Box, boxes, live_nodes
 from servable.forge.inspection.layering import arrange
 from servable.forge.inspection.page import page, write_page
+from servable.forge.inspection.summary import summarize
 from servable.forge.inspection.tensorboard import graph_def, write_events
 from servable.protos import tensorflow
 from servable.protos.tfrecord import read_records
@@ -59,6 +63,30 @@ def test_values_of_long_constants_are_left_out(tmp_path: Path) -> None:
     assert written.library.function
     assert all(node.attr["value"].tensor.ByteSize() <= 512 for node in written.node if "value" in node.attr)
     assert {path.name for path in tmp_path.iterdir()} == {"saved_model", "classify", "serving_default"}
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pictures.pb", "tokens", "states.tflite"])
+def test_a_graph_as_text_is_read_again(tmp_path: Path, name: str) -> None:
+    given = read(name)
+    path = write_text(given, tmp_path / "graph.pbtxt")
+    found = inspect(Artifact("graph_def", path))
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith(f"# {given.kind} {name}, ")
+    assert any(line.startswith("# serving_default(") for line in lines) or given.kind != "saved_model"
+    assert "node {" in lines
+    if given.kind == "graph_def":
+        assert summarize(the_graph(found)).cost == summarize(the_graph(given)).cost
+    # Long values are left out, and an engine does not take that for zeros.
+    with pytest.raises(ServingError, match=r"was written to be read: \S+ has no value|is not frozen"):
+        frozen_graph.check_frozen(frozen_graph.read(path), path)
+
+
+def test_text_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match="cannot be written: "):
+        write_text(read("pictures.pb"), tmp_path / "absent" / "graph.pbtxt")
 
 
 @pytest.mark.parametrize("name", ["states.tflite", "pictures.pt2", "tokens.pt2", "tokens"])

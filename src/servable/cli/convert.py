@@ -11,6 +11,7 @@ from servable.cli import WRONG_USAGE
 from servable.cli.forging import add_step_arguments, run_step
 from servable.core.errors import invalid_argument
 from servable.forge.artifacts import find_source
+from servable.forge.conversion.freeze_steps import REWRITE
 from servable.forge.conversion.steps import KINDS, LIVE, step_between
 
 SOURCE_HELP = (
@@ -18,7 +19,7 @@ SOURCE_HELP = (
     "FILE.py:FUNCTION or MODULE:FUNCTION, which returns a Keras model, a tf.Module, or (torch module, inputs)"
 )
 _SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "tflite", ".pt2": "torch_export", ".pt": "torchscript",
-             ".pb": "graph_def"}  # fmt: skip
+             ".pb": "graph_def", ".pbtxt": "graph_def"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
             action.help = SOURCE_HELP
     parser.add_argument("--signature", metavar="NAME", help="the one to convert, or to give; default: serving_default")
     parser.add_argument("--batch", type=int, metavar="N", help="fix the batch; default: free")
+    parser.add_argument("--text", action="store_true", help="write a frozen graph as text, graph.pbtxt")
     group = parser.add_argument_group("Keras files and code")
     group.add_argument(
         "--checkpoint", metavar="FILE", help="weights: .weights.h5, a TensorFlow checkpoint, a state dict"
@@ -61,8 +63,19 @@ def run(arguments: argparse.Namespace) -> int:
     if kind is None:
         sys.stderr.write(f"servable convert: {arguments.target} does not say what to make: give --to FORMAT\n")
         return WRONG_USAGE
-    step = step_between(source.kind, kind)
+    check_text(arguments, kind)
+    is_other = kind == source.kind == "graph_def" and arguments.text != (source.path.suffix == ".pbtxt")
+    step = REWRITE if is_other else step_between(source.kind, kind)
     return run_step(step, arguments, options=options_of(arguments, source.kind))
+
+
+def check_text(arguments: argparse.Namespace, kind: str) -> None:
+    """Refuse ``--text`` of a kind that has no form of text."""
+    if arguments.text and kind != "graph_def":
+        raise invalid_argument(
+            f"--text is for frozen graphs (graph_def), and this makes {kind}; servable inspect --text writes the graph "
+            "of any model for people to read"
+        )
 
 
 def options_of(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
@@ -80,6 +93,7 @@ def options_of(arguments: argparse.Namespace, kind: str) -> dict[str, Any]:
     options = {
         "signature": arguments.signature,
         "batch": arguments.batch,
+        "text": arguments.text or None,
         "checkpoint": _absolute(arguments.checkpoint),
         "code": str(arguments.source) if kind == "checkpoint" else arguments.code,
         "inputs": _inputs(arguments.inputs),

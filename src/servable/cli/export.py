@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from servable.cli.convert import add_model_arguments, options_of
+from servable.cli.convert import add_model_arguments, check_text, options_of
 from servable.cli.forging import add_step_arguments, run_step
 from servable.core.errors import failed_precondition
 from servable.forge.artifacts import find_source
@@ -39,4 +39,5 @@ def run(arguments: argparse.Namespace) -> int:
         raise failed_precondition(
             f"{source.path} can be served already ({source.kind}): servable convert makes other formats of it"
         )
+    check_text(arguments, arguments.to)
     return run_step(step_between(source.kind, arguments.to), arguments, options=options_of(arguments, source.kind))

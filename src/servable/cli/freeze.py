@@ -8,7 +8,7 @@ from servable.cli.convert import add_model_arguments, options_of
 from servable.cli.forging import add_step_arguments, run_step
 from servable.core.errors import failed_precondition
 from servable.forge.artifacts import find_source
-from servable.forge.conversion.freeze_steps import fold_step
+from servable.forge.conversion.freeze_steps import REWRITE, fold_step
 from servable.forge.conversion.steps import step_between
 
 _FROZEN = frozenset({"graph_def", "onnx", "openvino", "tflite", "torch_export", "torchscript"})
@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to freeze."""
     parser.description = (
         "Turns the variables of a SavedModel, a Keras file, or code with a checkpoint into constants: one file, "
-        "graph.pb, that needs no code, with its signature in servable.toml beside it. With --fold, folds constants and "
-        "batch normalization of a model that is frozen already, with its framework's own optimizer."
+        "graph.pb, that needs no code, with its signature in servable.toml beside it; with --text as text, "
+        "graph.pbtxt, which is served too. With --fold, folds constants and batch normalization of a model that is "
+        "frozen already, with its framework's own optimizer."
     )
     parser.epilog = "exit codes: 0 done and verified, 1 failed, nothing kept, 2 wrong usage"
     add_step_arguments(parser)
@@ -32,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     source = find_source(arguments.source, arguments.model_version)
     if arguments.fold:
         return run_step(fold_step(source.kind), arguments, options=options_of(arguments, source.kind))
+    if arguments.text and source.kind == "graph_def":
+        return run_step(REWRITE, arguments, options={"text": True})
     if source.kind in _FROZEN:
         raise failed_precondition(f"{source.path} is frozen already ({source.kind}); fold it: servable freeze --fold")
     return run_step(step_between(source.kind, "graph_def"), arguments, options=options_of(arguments, source.kind))

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ops", action="store_true", help="list every operation")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--tensorboard", type=Path, metavar="LOGDIR", help="write the graph for TensorBoard")
+    parser.add_argument("--text", type=Path, metavar="FILE", help="write the graph as text to read: FILE.pbtxt")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the graph as a page to zoom in")
 
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_local_options(arguments: argparse.Namespace) -> None:
-    for name in ("ops", "tensorboard", "html", "shape"):
+    for name in ("ops", "tensorboard", "text", "html", "shape"):
         if getattr(arguments, name):
             raise invalid_argument(f"--{name} needs the artifact: a server tells its signatures only")
 
@@ -90,7 +91,7 @@ def _find(path: Path, version: int | None) -> Artifact:
 def _read(artifact: Artifact, arguments: argparse.Namespace) -> Inspection | None:
     if artifact.kind in READERS:
         return inspect(artifact, dict(parse_shape(text) for text in arguments.shape))
-    for name in ("ops", "tensorboard", "html", "shape"):
+    for name in ("ops", "tensorboard", "text", "html", "shape"):
         if getattr(arguments, name):
             raise invalid_argument(f"--{name}: {artifact.path} is {artifact.kind}, which has no graph to read")
     return None
@@ -103,6 +104,10 @@ def _pictures(inspection: Inspection, arguments: argparse.Namespace) -> dict[str
         from servable.forge.inspection.tensorboard import write_events
 
         written["tensorboard"] = str(write_events(inspection, arguments.tensorboard))
+    if arguments.text is not None:
+        from servable.forge.inspection.as_text import write_text
+
+        written["text"] = str(write_text(inspection, arguments.text))
     if arguments.html is not None:
         from servable.forge.inspection.page import write_page
 

@@ -62,8 +62,13 @@ def missing(path: Path) -> str | None:
 
 
 def check_frozen(graph: Any, path: Path) -> None:
-    """Raise FAILED_PRECONDITION if the graph has variables, whose values are in a checkpoint."""
+    """Raise FAILED_PRECONDITION if the graph has variables, whose values are in a checkpoint, or lacks constants'."""
     for node in graph.node:
+        if node.op == "Const" and "value" not in node.attr:
+            raise failed_precondition(
+                f"{path} was written to be read: {node.name} has no value; servable freeze --text writes a graph that "
+                "can be served"
+            )
         if node.op in _VARIABLES:
             raise failed_precondition(
                 f"{path} is not frozen: {node.name} is a {node.op}, whose value is in a checkpoint; freeze it "

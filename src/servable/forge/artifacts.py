@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from servable.core.errors import Code, ServingError, failed_precondition, not_found
-from servable.engines.artifact import SAVED_MODEL_FILE, SETTINGS_FILE, TRANSFORM_FILE
+from servable.engines.artifact import FILES, SAVED_MODEL_FILE, SETTINGS_FILE, TRANSFORM_FILE
 from servable.engines.base import Artifact
 from servable.engines.plan import artifact_of_file
 from servable.engines.version_settings import copy_version_settings
@@ -33,6 +33,10 @@ SOURCES: Final[Mapping[str, str]] = MappingProxyType({".keras": "keras", ".h5": 
 """Suffix -> kind of what no engine serves, but steps read."""
 CODE: Final = re.compile(r"(?P<place>.+):(?P<function>[A-Za-z_]\w*)")
 """``file.py:function`` or ``module:function``: what builds a model, for which a checkpoint may have the weights."""
+_FOLDERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"saved_model": "", "graph_def": f", where {SETTINGS_FILE} beside it holds its signature"}
+)
+"""Kinds that no file alone can be, and why."""
 COMPANIONS: Final = (SETTINGS_FILE, TRANSFORM_FILE, "labels.txt", "assets.extra")
 """What lies beside an artifact and belongs to every form of it."""
 
@@ -63,7 +67,7 @@ def folder_of(artifact: Artifact) -> Path:
 
 def copy_companions(source: Artifact, target: Path) -> None:
     """Copy settings, transform, labels and assets of a version; a file that was named by itself has none."""
-    if source.kind not in MAIN_FILES or (source.path.is_file() and source.path.name not in MAIN_FILES.values()):
+    if source.kind not in MAIN_FILES or (source.path.is_file() and source.path.name not in FILES):
         return
     folder = folder_of(source)
     for name in COMPANIONS:
@@ -83,9 +87,9 @@ def destination(path: Path, kind: str) -> Path:
     ALREADY_EXISTS if something is there: nothing is ever overwritten.
     """
     suffix = Path(MAIN_FILES[kind]).suffix
-    if path.suffix and path.suffix in {Path(name).suffix for name in MAIN_FILES.values()}:
-        if kind == "saved_model" or path.suffix != suffix:
-            expected = "a folder" if kind == "saved_model" else f"a folder or a file *{suffix}"
+    if path.suffix and path.suffix in {Path(name).suffix for name in FILES}:
+        if kind in _FOLDERS or path.suffix != suffix:
+            expected = "a folder" + _FOLDERS.get(kind, f" or a file *{suffix}")
             raise failed_precondition(f"{path}: a {kind} artifact goes to {expected}")
         final = path
     elif path.name.isdecimal():
@@ -110,4 +114,4 @@ def bytes_of(artifact: Artifact) -> int:
 
 
 def _is_version(path: Path) -> bool:
-    return any((path / name).exists() for name in (*MAIN_FILES.values(), "model.savedmodel"))
+    return any((path / name).exists() for name in (SAVED_MODEL_FILE, "model.savedmodel", *FILES))

@@ -17,6 +17,11 @@ _ESCAPES = re.compile(
     r"""\\(?:[abfnrtv\\'"?]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])|"""
     r"""[xX][\da-fA-F]{1,2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|(?P<wrong>.))"""
 )
+_SAME = re.compile(
+    r"""(?:[^\\]++|\\(?:[abfnrtv\\'"]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])|"""
+    r"""x[\da-fA-F]{1,2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}))*+"""
+)
+"""Strings that both parsers read alike: nearly all, and those of weights have millions of escapes."""
 _SPELLED = {"\\?": "?", "\\X": "\\x"}
 """The beginning of an escape that only the C++ parser knows -> what means the same."""
 
@@ -71,7 +76,7 @@ def _with_python_escapes(text: str, source: str) -> str:
 
     parts, end = [], 0
     for string in _STRINGS.finditer(text):
-        if string[0][0] != "#":
+        if string[0][0] != "#" and not _SAME.fullmatch(string[0]):
             parts += [text[end : string.start()], _ESCAPES.sub(escape, string[0])]
             end = string.end()
     return "".join([*parts, text[end:]])

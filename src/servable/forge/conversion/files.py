@@ -94,6 +94,22 @@ def read_graph(path: Path) -> Any:
     return graph
 
 
+def store_graph(graph: Any, target: Path, task: Task) -> None:
+    """Write ``graph.pb``, or with the option ``text`` what people can read: ``graph.pbtxt``."""
+    if task.options.get("text"):
+        text = importlib.import_module("google.protobuf.text_format").MessageToString(graph)
+        (target / "graph.pbtxt").write_text(text, "utf-8")
+    else:
+        (target / "graph.pb").write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def rewrite(source: Artifact, target: Path, task: Task) -> Facts:
+    """Write the same frozen graph as text, or as bytes."""
+    graph = read_graph(source.path)
+    store_graph(graph, target, task)
+    return {"nodes": sum(graphs.operations(graph).values())}
+
+
 def forget_signatures(target: Path) -> None:
     """Take a source's signatures out of the ``servable.toml`` that came along, beside a format that holds its own."""
     settings = target / SETTINGS_FILE

@@ -18,7 +18,7 @@ from servable.engines.base import Artifact
 from servable.engines.signature_settings import read_signature_settings
 from servable.forge.conversion import tensorflow_graphs as graphs
 from servable.forge.conversion.batch_norms import fold_batch_norms
-from servable.forge.conversion.files import read_graph
+from servable.forge.conversion.files import read_graph, store_graph
 from servable.forge.steps import Facts, Task
 
 PASSES: Final = ("pruning", "function", "constfold", "shape", "arithmetic", "layout", "dependency", "loop")
@@ -27,7 +27,7 @@ _LISTED: Final = 12
 
 
 def fold(source: Artifact, target: Path, task: Task) -> Facts:
-    """Write the folded ``graph.pb``; names of tensors and signatures stay as they are."""
+    """Write the folded graph; names of tensors and signatures stay as they are."""
     graph = read_graph(source.path)
     signatures = read_signature_settings(source.path.parent / SETTINGS_FILE)
     kept = sorted(
@@ -48,7 +48,7 @@ def fold(source: Artifact, target: Path, task: Task) -> Facts:
     lost = set(kept) - {node.name for node in folded.node}
     if lost:
         raise internal(f"Grappler removed {', '.join(sorted(lost))}, which the signatures name")
-    (target / "graph.pb").write_bytes(folded.SerializeToString(deterministic=True))
+    store_graph(folded, target, task)
     after = graphs.operations(folded)
     facts = removed(before, after)
     facts["batch_norms_folded"] = _norms(before) - _norms(after)

@@ -17,8 +17,18 @@ FREEZE: Final = Step(
     needs=MappingProxyType({"tensorflow": "servable[tensorflow]"}),
 )
 
+REWRITE: Final = Step(
+    "rewrite-graph_def",
+    "the same graph as text, or as bytes",
+    frozenset({"graph_def"}),
+    "graph_def",
+    "servable.forge.conversion.files:rewrite",
+    needs=MappingProxyType({"tensorflow": "servable[tensorflow]"}),
+)
+
 STEPS: tuple[Step, ...] = (
     FREEZE,
+    REWRITE,
     Step(
         "fold-graph_def",
         "constants and batch normalization folded, dead nodes removed, by Grappler",

@@ -31,7 +31,7 @@ def to_openvino(source: Artifact, target: Path, task: Task) -> Facts:
 
 
 def to_tflite(source: Artifact, target: Path, task: Task) -> Facts:
-    """Write TFLite by way of a SavedModel."""
+    """Write TFLite: from Keras and TensorFlow by way of a SavedModel, from torch by litert-torch."""
     return _write("tflite", source, target, task)
 
 
@@ -61,7 +61,8 @@ def _write(kind: str, source: Artifact, target: Path, task: Task) -> Facts:
     live = restore(source, task.options)
     task.report(f"{live.signature}")
     # What comes after a SavedModel is made of the signature just written.
-    onward = Task(task.samples, {"signature": live.signature.name, "batch": task.options.get("batch")}, task.report)
+    kept = {name: task.options.get(name) for name in ("batch", "text")}
+    onward = Task(task.samples, {"signature": live.signature.name, **kept}, task.report)
     facts = live.write(kind, target, onward)
     facts["model"] = f"{live.framework}: {live.signature}"
     return facts

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from servable.core.errors import failed_precondition
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature
+from servable.engines import savedmodel
 from servable.engines.artifact import SETTINGS_FILE
 from servable.engines.base import Artifact
 from servable.engines.signature_settings import write_signature_settings
@@ -15,6 +17,8 @@ from servable.forge.conversion import tensorflow_graphs as graphs
 from servable.forge.conversion import to_onnx as onnx_files
 from servable.forge.conversion import to_openvino as openvino_files
 from servable.forge.conversion import to_tflite as tflite_files
+from servable.forge.conversion.files import store_graph
+from servable.forge.conversion.fold_graph import removed
 from servable.forge.conversion.settled_sizes import settle_sizes
 from servable.forge.steps import Facts, Task
 
@@ -99,24 +103,26 @@ def _all_served(parts: list[graphs.Frozen], served: dict[str, Signature]) -> dic
 def to_graph_def(source: Artifact, target: Path, task: Task) -> Facts:
     """Freeze one signature: variables to constants; names go into ``servable.toml``, for a graph holds none."""
     frozen, names, others = _one(source, task, "a frozen graph", refuse=False)
-    facts = write_graph(frozen, target, names)
-    before = sum(graphs.operations(_whole(source.path)).values())
+    store_graph(frozen.graph, target, task)
+    state_signature(frozen.signature, target, names)
     after = graphs.operations(frozen.graph)
-    facts |= {
-        "frozen": f"{frozen.variables} variables -> constants, {sum(after.values())} ops (before: {before})",
+    whole = savedmodel.read(source.path)
+    fetched = [spec.node for spec in whole.signatures[names[0]].outputs.values()]
+    before = Counter(node.op for node in whole.graph.all_reached(fetched))
+    never = sum(graphs.operations(whole.meta_graph.graph_def).values()) - sum(before.values())
+    facts: Facts = {
+        "frozen": f"{frozen.variables} variables -> constants, {sum(after.values())} ops",
         "variables": frozen.variables,
-        "nodes_before": before,
-        "nodes_after": sum(after.values()),
+        "nodes_not_run": never,
+        **removed(before, after),
         "operations": dict(after.most_common()),
     }
     facts["signatures"] = {name: name for name in names}
     return facts | onnx_files.left_out(others, "a frozen graph")
 
 
-def write_graph(frozen: graphs.Frozen, target: Path, names: Sequence[str]) -> Facts:
-    """Write ``graph.pb``, and its signature under these names and as the default one."""
-    (target / "graph.pb").write_bytes(frozen.graph.SerializeToString(deterministic=True))
-    signature = frozen.signature
+def state_signature(signature: Signature, target: Path, names: Sequence[str]) -> None:
+    """Write a frozen graph's signature into ``servable.toml``, under these names and as the default one."""
     write_signature_settings(
         target / SETTINGS_FILE,
         {
@@ -124,7 +130,6 @@ def write_graph(frozen: graphs.Frozen, target: Path, names: Sequence[str]) -> Fa
             for name in dict.fromkeys((*names, DEFAULT_SIGNATURE))
         },
     )
-    return {}
 
 
 def _one(
@@ -147,9 +152,3 @@ def _one(
 def _rows(task: Task) -> int | None:
     rows = task.options.get("batch")
     return None if rows is None else int(rows)
-
-
-def _whole(path: Path) -> object:
-    from servable.engines import savedmodel
-
-    return savedmodel.read(path).meta_graph.graph_def

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from servable.core.errors import failed_precondition
 from servable.core.signatures import Shape
 from servable.forge.inspection.graph import Attribute, Graph, Inspection, Node
 from servable.forge.inspection.names import unique_names
+from servable.forge.inspection.tf_known import LEFT_OUT
 from servable.protos import tensorflow
 from servable.protos.tfrecord import frame_record
 
 _VERSION = "brain.Event:2"
-_LONG_BYTES = 512
-"""Constants above this are written without their values: TensorBoard shows none of them."""
+LONG_BYTES = 512
+"""Constants above this are written without their values: nobody reads them."""
 _UNFIT = re.compile(r"[^A-Za-z0-9_.\-/]+")
 _TYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "HALF"}
 
@@ -31,10 +32,10 @@ def write_events(inspection: Inspection, folder: Path) -> Path:
     """Write an event file for each run below a log folder, and return that folder. FAILED_PRECONDITION if it cannot."""
     runs: dict[str, Any] = {}
     if inspection.kind == "graph_def":
-        runs["graph"] = _native(inspection)
+        runs["graph"] = native(inspection)
     else:
         if inspection.kind == "saved_model":
-            runs["saved_model"] = _native(inspection)
+            runs["saved_model"] = native(inspection)
         for name, graph in inspection.graphs.items():
             runs[_UNFIT.sub("_", name).strip("/._") or "graph"] = graph_def(graph)
     for name, made in runs.items():
@@ -44,12 +45,20 @@ def write_events(inspection: Inspection, folder: Path) -> Path:
 
 def graph_def(graph: Graph) -> Any:
     """Return a neutral graph as a GraphDef that TensorBoard can draw; nothing can run it."""
+    return graph_defs({"": graph})
+
+
+def graph_defs(graphs: Mapping[str, Graph]) -> Any:
+    """Return neutral graphs as one GraphDef, each in the scope of its name."""
     made = tensorflow.GraphDef()
-    _Translation(made).add(graph, "", {})
+    translation = _Translation(made)
+    for name, graph in graphs.items():
+        translation.add(graph, f"{_fit(name)}/" if name else "", {})
     return made
 
 
-def _native(inspection: Inspection) -> Any:
+def native(inspection: Inspection) -> Any:
+    """Return TensorFlow's own graph of a SavedModel or frozen graph, without the values of long constants."""
     from servable.forge.inspection.read_tensorflow import load_graph_def, load_saved_model
 
     found = tensorflow.GraphDef()
@@ -57,20 +66,19 @@ def _native(inspection: Inspection) -> Any:
         found.CopyFrom(load_graph_def(inspection.path))
     else:
         found.CopyFrom(load_saved_model(inspection.path).graph_def)
-    _drop_values(found.node)
-    for function in found.library.function:
-        _drop_values(function.node_def)
+    for nodes in (found.node, *(function.node_def for function in found.library.function)):
+        for node in nodes:
+            _leave_out_value(node)
     return found
 
 
-def _drop_values(nodes: Iterable[Any]) -> None:
-    for node in nodes:
-        if "value" not in node.attr:
-            continue
-        tensor = node.attr["value"].tensor
-        if tensor.ByteSize() > _LONG_BYTES:
-            kept = tensorflow.TensorProto(dtype=tensor.dtype, tensor_shape=tensor.tensor_shape)
-            tensor.CopyFrom(kept)
+def _leave_out_value(node: Any) -> None:
+    """Take a long value away, under another name: a constant without one cannot be run, one of zeros could."""
+    if "value" not in node.attr or node.attr["value"].tensor.ByteSize() <= LONG_BYTES:
+        return
+    tensor = node.attr["value"].tensor
+    node.attr[LEFT_OUT].tensor.CopyFrom(tensorflow.TensorProto(dtype=tensor.dtype, tensor_shape=tensor.tensor_shape))
+    del node.attr["value"]
 
 
 def _write(folder: Path, made: Any) -> None:
@@ -124,6 +132,9 @@ class _Translation:
             node.attr["dtype"].type = _type(spec.dtype.name)
             _set_shape(node.attr["shape"].shape, spec.shape)
             _set_shape(node.attr["_output_shapes"].list.shape.add(), spec.shape)
+            if kind == "Const":
+                node.attr[LEFT_OUT].tensor.dtype = _type(spec.dtype.name)
+                _set_shape(node.attr[LEFT_OUT].tensor.tensor_shape, spec.shape)
         return own
 
     def _node(self, graph: Graph, node: Node, name: str, sources: Mapping[str, str]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from servable.core.signatures import TensorSpec
 from servable.core.tensors import Array, dtype_named
 from servable.engines.graph import attribute
 from servable.engines.tensor_proto import dtype_of, shape_of
 
+LEFT_OUT: Final = "_left_out"
+"""Attribute of a constant whose value a text for people does without: a tensor with its type and shape alone."""
 MOST_VALUES = 1024
 """Constants of up to so many elements are followed by value: shapes, axes, bounds of loops."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from servable.engines.graph import attribute
 from servable.engines.tensor_proto import shape_of, to_array
-from servable.forge.inspection.tf_known import Call, Known, UnknownShapeError, is_followed, whole
+from servable.forge.inspection.tf_known import LEFT_OUT, Call, Known, UnknownShapeError, is_followed, whole
 from servable.forge.inspection.tf_lists import LIST_RULES
 from servable.forge.inspection.tf_shapes import (
     Rule,
@@ -49,10 +49,11 @@ def _compared(call: Call) -> list[Known]:
 
 
 def _constant(call: Call) -> list[Known]:
-    proto = attribute(call.node, "value").tensor
+    is_whole = "value" in call.node.attr
+    proto = attribute(call.node, "value" if is_whole else LEFT_OUT).tensor
     shape = whole(shape_of(proto.tensor_shape))
     dtype = call.dtype("dtype")
-    value = to_array(proto) if shape is not None and is_followed(dtype, shape) else None
+    value = to_array(proto) if is_whole and shape is not None and is_followed(dtype, shape) else None
     return [Known(dtype, shape, value)]
 
 
