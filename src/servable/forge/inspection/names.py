@@ -19,5 +19,10 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def scopes(name: str) -> Sequence[str]:
-    """Return the parts of a name, the last of which is the operation's own."""
-    return tuple(part for part in name.split("/") if part) or (name,)
+    """Return the parts of a name, the last of which is the operation's own.
+
+    What TensorFlow calls ``Func/SCOPE/input/_0`` passes a tensor into a function that was put in place at SCOPE: it
+    stands there.
+    """
+    parts = tuple(part for part in name.split("/") if part)
+    return (parts[1:] if parts[:1] == ("Func",) and len(parts) > 2 else parts) or (name,)

@@ -6,7 +6,7 @@
   const view = byId("view");
   const about = byId("about");
   const SPACE = "http://www.w3.org/2000/svg";
-  const GAP_X = 22, GAP_Y = 40, PAD = 16, HEAD = 30, LANE = 8, FIRST_BOXES = 26, WIDEST = 210;
+  const GAP_X = 22, GAP_Y = 40, PAD = 16, HEAD = 30, LANE = 8, FIRST_BOXES = 26, WIDEST = 210, PAPER = 690;
 
   // -- what is drawn: a tree of boxes -------------------------------------------------------------------------------
   const boxes = new Map();
@@ -53,6 +53,7 @@
     const digits = value >= 100 || step === 0 ? 0 : value >= 10 ? 1 : 2;
     return `${value.toFixed(digits)} ${symbols[step]}`.trim();
   };
+  const many = (count) => `${count} operation${count === 1 ? "" : "s"}`;
   const flops = (value) => scaled(value, 1000, ["", "k", "M", "G", "T"]);
   const bytes = (value) => scaled(value, 1024, ["B", "KiB", "MiB", "GiB"]);
 
@@ -96,8 +97,8 @@
       ? [[box.type, "type"], [box.name, ""], [box.outputs[0] ? box.outputs[0].text : "", "quiet"]]
       : box.kind === "input" || box.kind === "output"
         ? [[box.kind, "type"], [box.name, ""], [box.outputs[0].text, "quiet"]]
-        : [[box.name || box.kind, "type"], [`${box.sum.operations} operations`, "quiet"], [box.sum.cost[0] ? `${flops(box.sum.cost[0])} FLOPs` : "", "quiet"]];
-    if (inner(box).length && box.kind === "op") box.lines[2] = [`${box.sum.operations - 1} operations inside`, "quiet"];
+        : [[box.name || box.kind, "type"], [many(box.sum.operations), "quiet"], [box.sum.cost[0] ? `${flops(box.sum.cost[0])} FLOPs` : "", "quiet"]];
+    if (inner(box).length && box.kind === "op") box.lines[2] = [`${many(box.sum.operations - 1)} inside`, "quiet"];
     box.lines = box.lines.filter(([text]) => text).map(([text, kind]) => [cut(text, kind === "type" ? 12.5 : 12, WIDEST - 20, kind === "type" ? 600 : 400), kind]);
     const sign = inner(box).length ? 36 : 20;
     box.w = Math.max(70, ...box.lines.map(([text, kind]) => width(text, kind === "type" ? 12.5 : 12, kind === "type" ? 600 : 400) + sign));
@@ -277,7 +278,7 @@
     const box = svg.getBoundingClientRect();
     const whole = Math.min(box.width / root.w, box.height / root.h);
     // A long chain is read from its beginning, not as a thread.
-    zoom = Math.max(Math.min(whole * 0.96, 1.2), Math.min(0.55, (box.width / root.w) * 0.96));
+    zoom = Math.max(Math.min(whole * 0.96, 1.2), Math.min(0.85, (box.width / root.w) * 0.96));
     shift = [(box.width - root.w * zoom) / 2, whole * 0.96 >= zoom ? Math.max(8, (box.height - root.h * zoom) / 2) : 12];
     apply();
   };
@@ -490,6 +491,23 @@
   byId("farther").addEventListener("click", () => middle(1 / 1.3));
   byId("open").addEventListener("click", () => { for (const box of boxes.values()) if (inner(box).length) opened.add(box.id); draw(); fitWhole(); });
   byId("close").addEventListener("click", () => { opened.clear(); draw(); fitWhole(); });
+  // On paper there is the whole drawing, as large as it is but not wider than a page, in strips of a row: a browser
+  // breaks pages between drawings only.
+  addEventListener("beforeprint", () => {
+    if (!root) return;
+    view.removeAttribute("transform");
+    const scale = Math.min(1, PAPER / root.w);
+    const cuts = [0, ...root.tops.slice(1).map((top) => top - GAP_Y / 2), root.h];
+    for (let row = 1; row < cuts.length; row += 1) {
+      const top = cuts[row - 1], high = cuts[row] - top;
+      const strip = make("svg", { class: "strip", viewBox: `0 ${top} ${root.w} ${high}`, width: root.w * scale, height: high * scale }, svg.parentNode);
+      make("use", { href: "#view" }, strip);
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const strip of document.querySelectorAll(".strip")) strip.remove();
+    apply();
+  });
   const theme = byId("theme"), page = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (page.dataset.theme || (dark.matches ? "dark" : "light")) === "dark";
   const say = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
