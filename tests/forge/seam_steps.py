@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,32 @@ def copied(source: Artifact, target: Path, task: Task) -> Facts:
     sys.stdout.write("a framework prints what it likes\n")
     shutil.copy2(source.path, target / "model.onnx")
     return {"options": dict(task.options), "rows": sum(len(next(iter(one.values()))) for one in task.samples)}
+
+
+def in_parts(source: Artifact, target: Path, task: Task) -> Facts:
+    """Write OpenVINO's two files."""
+    import openvino
+
+    openvino.save_model(openvino.convert_model(source.path), target / "model.xml", compress_to_fp16=False)
+    return {}
+
+
+def constants_apart(source: Artifact, target: Path, task: Task) -> Facts:
+    """Write a model whose constants lie in a file of their own."""
+    import onnx
+
+    model = onnx.load(source.path)
+    onnx.save(model, target / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    return {}
+
+
+def littered(source: Artifact, target: Path, task: Task) -> Facts:
+    """Leave a file among temporary ones, as frameworks do."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        task.report(f"littered {file.name}")
+    if task.options.get("crash"):
+        os.abort()
+    return copied(source, target, task)
 
 
 def spoiled(source: Artifact, target: Path, task: Task) -> Facts:

@@ -17,7 +17,7 @@ from servable.forge.artifacts import find_source
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
 from servable.forge.verify import EXACT, Tolerance
-from servable.forge.workshop import NotVerifiedError, Outcome, perform
+from servable.forge.workshop import NotVerifiedError, Outcome, open_model, perform
 from servable.zoo import catalog as zoo
 
 
@@ -86,6 +86,47 @@ def test_a_step_publishes_one_file(source: Artifact, tmp_path: Path) -> None:
 
     assert outcome.artifact.path == tmp_path / "small.onnx"
     assert left(tmp_path) == ["small.onnx", "zoo"]
+
+
+def test_a_model_of_two_files_is_published_with_both_or_not_at_all(source: Artifact, tmp_path: Path) -> None:
+    parts = step("in_parts", writes="openvino")
+    outcome = perform(parts, source, tmp_path / "new" / "small.xml")
+    assert left(tmp_path / "new") == ["small.bin", "small.xml"]
+    assert outcome.bytes_after == sum(found.stat().st_size for found in (tmp_path / "new").iterdir())
+
+    (tmp_path / "other.bin").write_text("mine")
+    with pytest.raises(ServingError, match=r"other\.bin is there already"):
+        perform(parts, source, tmp_path / "other.xml")
+    assert (tmp_path / "other.bin").read_text() == "mine"
+    assert left(tmp_path) == ["new", "other.bin", "zoo"]
+
+
+def test_one_file_does_not_hold_constants_that_lie_apart(source: Artifact, tmp_path: Path) -> None:
+    apart = step("constants_apart")
+    with pytest.raises(ServingError, match=r"small\.onnx alone cannot hold .* give a folder"):
+        perform(apart, source, tmp_path / "none" / "small.onnx")
+    assert left(tmp_path) == ["zoo"], "the folder that was made for it has gone, too"
+    assert perform(apart, source, tmp_path / "out").verdict.ok
+
+
+def test_what_a_framework_leaves_among_temporary_files_goes_too(source: Artifact, tmp_path: Path) -> None:
+    lines: list[str] = []
+    perform(step("littered"), source, tmp_path / "out", report=lines.append)
+    with pytest.raises(ServingError, match="SIGABRT"):
+        perform(step("littered"), source, tmp_path / "out", options={"crash": True}, report=lines.append)
+    littered = [Path(line.split()[1]) for line in lines if line.startswith("littered ")]
+    assert len(littered) == 2
+    assert not any(path.parent.exists() for path in littered)
+
+
+def test_an_engine_that_names_no_file_is_completed_in_one_line(tmp_path: Path) -> None:
+    code = tmp_path / "model.py"
+    code.write_text("raise ValueError('not\\n  today')\n")
+    with pytest.raises(ServingError) as caught:
+        open_model(Artifact("python", code))
+    assert "model.py" in caught.value.message
+    assert "today" in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 def test_nothing_is_overwritten(source: Artifact, tmp_path: Path) -> None:
