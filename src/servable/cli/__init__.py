@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": ("servable.cli.predict", "call an artifact or a served model"),
     "export": ("servable.cli.export", "make a version to serve of a Keras file or of code with a checkpoint"),
     "convert": ("servable.cli.convert", "make another format of a model, verified"),
+    "converters": ("servable.cli.converters", "list and install converters that have environments of their own"),
     "freeze": ("servable.cli.freeze", "turn variables into constants, fold what is constant, verified"),
     "verify": ("servable.cli.verify", "compare the answers of two artifacts"),
     "optimize": ("servable.cli.optimize", "make a model smaller and faster, step by step; report and publish the best"),

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, internal
@@ -32,18 +32,20 @@ def run_apart(
     *,
     environment: Mapping[str, str] | None = None,
     python: str = sys.executable,
+    path: Sequence[str] = (),
     cpus: frozenset[int] | None = None,
 ) -> Any:
     """Call ``module:function(report=..., **arguments)`` in a new process and return its JSON answer.
 
     ``function`` takes ``report``, a callable for lines of progress. ``python`` is another environment's interpreter
-    if need be; ``cpus`` pins the process. Raises what the function raised if that was a ``ServingError``, INTERNAL
+    if need be, and ``path`` the folders that it finds behind its own packages; ``cpus`` pins the process. Raises what
+    the function raised if that was a ``ServingError``, INTERNAL
     with its last words otherwise. Ctrl-C and whatever else ends the wait kill the process and its group.
     """
     order = {"function": function, "arguments": dict(arguments), "parent": os.getpid()}
     with scratch() as folder, (folder / "said").open("w+b") as said:
         process = subprocess.Popen(  # noqa: S603  # our own module
-            [python, "-m", "servable.forge.worker"],
+            _command(python, path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -64,6 +66,19 @@ def run_apart(
     if "error" in answer:
         raise ServingError(Code[answer["error"]["code"]], answer["error"]["message"])
     return answer["result"]
+
+
+def _command(python: str, path: Sequence[str]) -> list[str]:
+    if not path:
+        return [python, "-m", "servable.forge.worker"]
+    # Behind its own packages, and without the folder that we happen to be in.
+    code = f"import sys; sys.path += {list(path)!r}; from servable.forge.worker import main; main()"
+    return [python, "-P", "-c", code]
+
+
+def _neutral(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables without those that put our packages before another environment's."""
+    return {name: value for name, value in environment.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
 
 
 def _converse(process: subprocess.Popen[str], order: Mapping[str, Any], report: Progress) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from servable.engines.artifact import SETTINGS_FILE
 from servable.engines.base import Artifact
 from servable.engines.signature_settings import write_signature_settings
 from servable.forge.arrays import Tensors
+from servable.forge.conversion import torch_to_tflite as to_tflite
 from servable.forge.conversion.live import LiveModel, Naming, check_names, fixed, named_outputs, read_spec
 from servable.forge.steps import Facts, Task
 
@@ -45,6 +47,7 @@ class LiveTorch(LiveModel):
         self._parameters = _parameters(module)
         examples = _examples(self._torch, self._parameters, naming, example)
         specs = {name: _spec(name, value, naming) for name, value in examples.items()}
+        self._has_rows = all(spec.shape and spec.shape[0] is None for spec in specs.values())
         signature = fixed(Signature(naming.signature, specs, {}), naming.rows)
         self._specs = signature.inputs
         self._examples = {name: _sized(self._torch, value, self._specs[name]) for name, value in examples.items()}
@@ -61,7 +64,7 @@ class LiveTorch(LiveModel):
         return {name: values[place].detach().cpu().numpy() for name, place in self._places.items()}
 
     def write(self, kind: str, target: Path, task: Task) -> Facts:
-        """Write torch.export, TorchScript, ONNX, or OpenVINO by way of that ONNX."""
+        """Write torch.export, TorchScript, ONNX, OpenVINO by way of that ONNX, or TFLite by litert-torch."""
         if kind == "torch_export":
             return self._write_export(target)
         if kind == "torchscript":
@@ -76,12 +79,9 @@ class LiveTorch(LiveModel):
                 made = from_onnx(Artifact("onnx", Path(between, "model.onnx")), target, Task())
                 return {**facts, **made, "way": "through ONNX"}
         if kind == "tflite":
-            raise unimplemented(
-                "torch to TFLite: its converter, litert-torch, wants versions of torch and TensorFlow that are not "
-                "these; export torch to onnx or openvino, or the model's weights into Keras, which becomes tflite"
-            )
+            return self._write_tflite(target, task)
         raise unimplemented(
-            f"a torch module does not become {kind}; there are torch_export, torchscript, onnx and openvino"
+            f"a torch module does not become {kind}; there are torch_export, torchscript, onnx, openvino and tflite"
         )
 
     def _call(self, given: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
@@ -135,13 +135,14 @@ class LiveTorch(LiveModel):
             if name in self._examples
         )
 
-    def _exported(self) -> Any:
+    def _exported(self, settled: Mapping[str, Any] | None = None) -> Any:
+        """Trace it, with free sizes where they are; or with those of the ``settled`` inputs alone."""
         torch = self._torch
+        arguments = tuple(settled.values()) if settled is not None else self._arguments()
+        dynamic = None if settled is not None else self._dynamic()
         try:
             with _quiet():
-                return torch.export.export(
-                    self._chosen(), self._arguments(), dynamic_shapes=self._dynamic(), strict=False
-                )
+                return torch.export.export(self._chosen(), arguments, dynamic_shapes=dynamic, strict=False)
         except Exception as error:
             free = any(map(len, self._dynamic()))
             fix = "; it may want fixed sizes: --batch N (from Python: batch=N)" if free and _wants_sizes(error) else ""
@@ -194,6 +195,26 @@ class LiveTorch(LiveModel):
             raise failed_precondition(f"torch.onnx cannot translate {self._name()}: {_line(error)}") from error
         facts = finish(made.model_proto, self.signature, target)
         return facts | renamed([self.signature.name], [], "the format")
+
+    def _write_tflite(self, target: Path, task: Task) -> Facts:
+        to_tflite.check_ready("torch")
+        rows = to_tflite.rows_of(task)
+        inputs = [name for name in self._parameters if name in self._examples]
+        shapes = {name: to_tflite.sizes("torch", self._specs[name], rows) for name in inputs}
+        settled = {
+            name: _sized(self._torch, self._examples[name], replace(self._specs[name], shape=shapes[name]))
+            for name in inputs
+        }
+        _, values = self._call(settled)
+        given = [values[place] for place in self._places.values()]
+        free = self._has_rows and all(value.ndim and value.shape[0] == rows for value in given)
+        outputs = {
+            name: replace(self.signature.outputs[name], shape=tuple(value.shape))
+            for name, value in zip(self._places, given, strict=True)
+        }
+        fixed_inputs = {name: replace(self._specs[name], shape=shapes[name]) for name in inputs}
+        served = Signature(self.signature.name, to_tflite.freed(fixed_inputs, free), to_tflite.freed(outputs, free))
+        return to_tflite.write(self._exported(settled), inputs, served, rows, target, task)
 
     def _name(self) -> str:
         return type(self._module).__name__
