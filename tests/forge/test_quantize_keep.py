@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from servable.core.errors import Code, ServingError
-from servable.forge.quantization.keep import Judge, Layers, chosen, distance, grouped, hold_drop
+from servable.forge.quantization.keep import Judge, Layers, chosen, distance, grouped, held, hold_drop
 from servable.forge.quantization.rows import calibration_of, regrouped
 from servable.forge.steps import Task
 
@@ -34,6 +34,15 @@ def test_nothing_is_kept_where_nothing_is_lost() -> None:
     kept = hold_drop(LAYERS, 0.95, 0.01, network.score, network.error)
     assert (kept.layers, kept.evaluations, network.calls) == ((), 1, 1)
     assert kept.score == pytest.approx(0.946)
+
+
+def test_one_row_of_a_hundred_is_a_drop_of_a_hundredth() -> None:
+    assert held(1.0, 0.99, 0.01)  # though 1 - 0.99 is more than 0.01 for a computer
+    assert held(0.95, 0.94, 0.01)
+    assert held(0.9, 0.95, 0.0)
+    assert not held(1.0, 0.9899, 0.01)
+    network = Network({"layer3": 0.01})
+    assert hold_drop(LAYERS, 0.95, 0.01, network.score, network.error).layers == ()
 
 
 def test_the_layers_that_hurt_most_are_kept_and_no_more() -> None:
@@ -141,6 +150,7 @@ def test_rows_are_put_together() -> None:
     assert [len(batch["x"]) for batch in regrouped(rows, 4, whole=True)] == [4, 4]
     assert [len(batch["x"]) for batch in calibration_of(Task(rows, {"calibrate": 9}), None, 8)] == [8, 1]
     assert [len(batch["x"]) for batch in calibration_of(Task(rows), 5)] == [5, 5]
+    assert [len(batch["x"]) for batch in calibration_of(Task(rows), 4)] == [4, 4]
     with pytest.raises(ServingError, match="3 rows are too few to calibrate with: at least 8"):
         calibration_of(Task(rows[:3]), None)
     with pytest.raises(ServingError, match="10 rows are too few to calibrate with: at least 16"):

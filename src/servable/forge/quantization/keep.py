@@ -18,6 +18,7 @@ from servable.forge.samples import top
 
 EVALUATIONS: Final = 32
 """How many quantized forms a search makes at most."""
+_ROUNDING: Final = 1e-9
 
 Layers = tuple[str, ...]
 
@@ -50,7 +51,7 @@ def hold_drop(
     if max_drop < 0:
         raise invalid_argument(f"a drop is 0 or more, not {max_drop:g}")
     scored: dict[int, float] = {0: score(())}
-    if baseline - scored[0] <= max_drop:
+    if held(baseline, scored[0], max_drop):
         return Kept((), {}, scored[0], 1)
     groups = grouped(layers, max(1, most - 2 * max(1, math.ceil(math.log2(max(2, len(layers))))) - 1))
     errors = {group: error(group) for group in groups}
@@ -59,7 +60,7 @@ def hold_drop(
     def holds(count: int) -> bool:
         if count not in scored:
             scored[count] = score(_joined(order[:count]))
-        return baseline - scored[count] <= max_drop
+        return held(baseline, scored[count], max_drop)
 
     count = _least(len(order), holds)
     if count is None:
@@ -70,6 +71,11 @@ def hold_drop(
             "or take --fp16"
         )
     return Kept(_joined(order[:count]), errors, scored[count], len(errors) + len(scored))
+
+
+def held(baseline: float, score: float, max_drop: float) -> bool:
+    """Return whether a score is no more than that below the baseline: 0.99 is 0.01 below 1, not more by rounding."""
+    return baseline - score <= max_drop + _ROUNDING
 
 
 def grouped(layers: Sequence[str], most: int) -> list[Layers]:

@@ -15,7 +15,7 @@ from servable.core.tensors import BFLOAT16, Array
 from servable.engines.base import Artifact
 from servable.engines.openvino_messages import useful
 from servable.forge.quantization.eight_bits import quantized
-from servable.forge.quantization.keep import EVALUATIONS, Judge, chosen
+from servable.forge.quantization.keep import EVALUATIONS, Judge, chosen, held
 from servable.forge.quantization.rows import calibration_of, notes_of, regrouped
 from servable.forge.quantization.with_nncf import dataset, exact_ranges, ignored, load_nncf, preset
 from servable.forge.steps import Facts, Task
@@ -248,7 +248,7 @@ def _holding(
         )
     )
     score = judge.score(answers(openvino.compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), rows))
-    if baseline - score > max_drop:
+    if not held(baseline, score, max_drop):
         raise failed_precondition(
             f"no quantized form holds the drop of {max_drop:g}: the source scores {baseline:.4f}, the last form that "
             f"was tried {score:.4f}; allow more (--max-drop), calibrate with other data (--data), or take --fp16"
