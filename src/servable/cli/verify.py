@@ -10,8 +10,9 @@ from servable.cli import DONE, FAILED
 from servable.cli.forging import MODEL_HELP, add_data_arguments, print_verdict, write_json
 from servable.forge.artifacts import find_source
 from servable.forge.samples import from_file, made_up_for
+from servable.forge.step_verdict import QUESTION_ROWS
 from servable.forge.verify import BATCHES, EXACT, HALF, INT8, Tolerance, answers, compare, questions
-from servable.forge.workshop import QUESTION_ROWS, open_model
+from servable.forge.workshop import open_model
 
 PRESETS = {"f32": EXACT, "half": HALF, "int8": INT8}
 

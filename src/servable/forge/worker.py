@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from servable.core.errors import Code, ServingError, internal
@@ -102,6 +102,13 @@ def _ending(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
+def function_named(text: str) -> Callable[..., Any]:
+    """Return the function that ``module:function`` names; its module is imported now."""
+    module, _, name = text.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
 def main() -> None:
     """Be the child: a JSON object on standard input; lines of JSON on what was standard output."""
     order = json.loads(sys.stdin.read())
@@ -112,10 +119,8 @@ def main() -> None:
     def tell(message: Mapping[str, Any]) -> None:
         answers.write(json.dumps(message) + "\n")
 
-    module, _, name = order["function"].partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-        result = found(**order["arguments"], report=lambda line: tell({"progress": line}))
+        result = function_named(order["function"])(**order["arguments"], report=lambda line: tell({"progress": line}))
         tell({"result": result})
     except Exception as error:  # noqa: BLE001  # frameworks raise what they like
         tell({"error": failure(error)})

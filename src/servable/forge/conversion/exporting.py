@@ -13,9 +13,10 @@ from servable.engines.plan import find_artifact
 from servable.forge.artifacts import MAIN_FILES, destination
 from servable.forge.conversion.live import LiveModel, Naming, Outputs, live_model
 from servable.forge.samples import Samples, fitting, made_up
+from servable.forge.step_verdict import QUESTION_ROWS
 from servable.forge.steps import Task
 from servable.forge.verify import EXACT, Tolerance, Verdict, answers, compare, questions
-from servable.forge.workshop import QUESTION_ROWS, NotVerifiedError, open_model, scratch_beside
+from servable.forge.workshop import NotVerifiedError, open_model, scratch_beside
 from servable.lifecycle.intake import publish
 
 __all__ = ["export"]
