@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from servable.core.errors import unimplemented
+from servable.core.errors import Code, ServingError, unimplemented
 from servable.engines.base import Artifact
 from servable.forge.steps import Facts, Step, Task
 from servable.forge.verify import Tolerance
@@ -74,6 +74,10 @@ def refused(source: Artifact, target: Path, task: Task) -> Facts:
     raise unimplemented(f"{source.path}: operation Softmax is not supported; leave it out")
 
 
+def cramped(source: Artifact, target: Path, task: Task) -> Facts:
+    raise ServingError(Code.RESOURCE_EXHAUSTED, "no memory is left just now")
+
+
 def endless(source: Artifact, target: Path, task: Task) -> Facts:
     """Write half of an artifact, say so, and never end."""
     (target / "model.onnx").write_bytes(source.path.read_bytes()[:100])
@@ -98,6 +102,7 @@ STEPS = (
     Step("coarse-openvino", "rounded weights", frozenset({"openvino"}), "openvino", f"{_HERE}:rounded", LOSSY),
     Step("negate", "answers something else", _ONNX, "onnx", f"{_HERE}:wrong"),
     Step("refuse", "cannot", _ONNX, "onnx", f"{_HERE}:refused"),
+    Step("cram", "finds no room", _ONNX, "onnx", f"{_HERE}:cramped"),
     Step("stall", "takes for ever", _ONNX, "onnx", f"{_HERE}:endless"),
     Step("onnx-openvino", "OpenVINO of ONNX", _ONNX, "openvino", f"{_HERE}:to_openvino"),
     Step("settle", "a copy of an IR", frozenset({"openvino"}), "openvino", f"{_HERE}:copy_ir"),

@@ -30,6 +30,7 @@ def test_a_model_is_run_cold_and_then_by_the_clock() -> None:
     found = LINE.fullmatch(str(runs))
     assert found is not None
     assert float(found[1]) <= float(found[2]) <= float(found[3])
+    assert Runs("a", 8, (0.5, 0.25)).rows_per_s == pytest.approx(8 / 0.375)
     assert measure_model(lambda batch: None, "named", {"x": np.zeros((3, 1))}).batch == 3
     with pytest.raises(ValueError, match="timed run"):
         measure_model(lambda batch: None, "none", np.zeros(1), n_runs=0)
@@ -65,9 +66,9 @@ def test_names_tell_artifacts_apart() -> None:
 def test_artifacts_are_compared_with_the_first(tmp_path: Path) -> None:
     first = network.write_network(tmp_path / "usual" / "1").parent
     other = network.write_network(tmp_path / "other" / "1", seed=2, filters=64).parent
-    named = [("usual", first), ("same", first), ("other", other), ("gone", tmp_path / "gone")]
+    named = [("gone", tmp_path / "gone"), ("usual", first), ("same", first), ("other", other)]
     found = compare_artifacts(named, Timing((1, 4), runs=2, cold=1))
-    usual, same, different, gone = found.figures
+    gone, usual, same, different = found.figures
     assert usual.judged is not None
     assert same.judged is not None
     assert different.judged is not None
@@ -83,11 +84,11 @@ def test_artifacts_are_compared_with_the_first(tmp_path: Path) -> None:
     assert written.count("skipped // gone") == 2
     assert sum(bool(LINE.fullmatch(line)) for line in written) == 6
     sizes = size_table(found.figures).rows
-    assert sizes[0][2] == 1.0
-    assert sizes[2][2] == pytest.approx(
+    assert sizes[1][2] == 1.0, "ratios are to the first that is there"
+    assert sizes[3][2] == pytest.approx(
         (other / "1/model.onnx").stat().st_size / (first / "1/model.onnx").stat().st_size
     )
-    assert sizes[3][1] == "skipped"
+    assert sizes[0][1] == "skipped"
     assert compared_report(found).verdict == "Skipped: gone"
     json.dumps(found.as_json(), allow_nan=False)
 
