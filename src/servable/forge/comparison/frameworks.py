@@ -48,7 +48,7 @@ class Form:
 
 FORMS: Final = (
     Form("keras", "Keras", "keras"),
-    Form("torch", "PyTorch", "torch"),
+    Form("torch", "PyTorch (channels last)", "torch"),
     Form("tensorflow", "TensorFlow (tf.Module)", "tensorflow"),
     Form("onnx", "ONNX (ONNX Runtime)", "onnxruntime", "onnx", "onnxruntime"),
     Form("openvino", "OpenVINO (from ONNX)", "openvino", "openvino", "openvino", "onnx"),

@@ -20,6 +20,8 @@ from servable.forge.steps import Facts
 
 _CHANNELS: Final = 8
 """OpenVINO packs that many channels to a byte, and mixes them up if some are left over."""
+_SIGNS_OF: Final = "/signs/Where"
+"""What ``lower`` calls the signs that a layer reads, after the layer."""
 
 
 def check(graph: Graph, names: list[str]) -> None:
@@ -51,7 +53,8 @@ def write_ir(graph: Graph, target: Path) -> Facts:
     for layer in model.get_ordered_ops():
         if layer.get_type_name() in {"Convolution", "MatMul"} and _multiplies_signs(layer):
             reason = _unfit(layer)
-            (multiplied if reason else counted).append(f"{layer.get_friendly_name()}{reason and f': {reason}'}")
+            name = layer.input_value(0).get_node().get_friendly_name().removesuffix(_SIGNS_OF)
+            (multiplied if reason else counted).append(f"{name}: {reason}" if reason else name)
             if not reason:
                 layer.output(0).replace(_binary(openvino, layer).output(0))
     model.validate_nodes_and_infer_types()
