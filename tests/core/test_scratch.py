@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -41,7 +42,9 @@ def test_it_goes_in_the_end_whatever_the_end_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_who_is_ended_leaves_nothing_or_what_the_next_removes(tmp_path: Path, ending: signal.Signals) -> None:
     words = [sys.executable, "-c", WORKS, str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with running, contextlib.ExitStack() as whatever:
+        whatever.callback(running.kill)
         assert running.stdout is not None
         assert running.stdout.readline() == "works\n"
         with scratch(tmp_path, ".work-") as mine:

@@ -17,7 +17,7 @@ from servable.forge.artifacts import find_source
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
 from servable.forge.verify import EXACT, Tolerance
-from servable.forge.workshop import NotVerifiedError, Outcome, open_model, perform
+from servable.forge.workshop import NotVerifiedError, Outcome, naming, open_model, perform
 from servable.zoo import catalog as zoo
 
 
@@ -119,20 +119,27 @@ def test_what_a_framework_leaves_among_temporary_files_goes_too(source: Artifact
     assert not any(path.parent.exists() for path in littered)
 
 
-def test_an_engine_that_names_no_file_is_completed_in_one_line(tmp_path: Path) -> None:
-    code = tmp_path / "model.py"
-    code.write_text("raise ValueError('not\\n  today')\n")
-    with pytest.raises(ServingError) as caught:
-        open_model(Artifact("python", code))
-    assert "model.py" in caught.value.message
-    assert "today" in caught.value.message
-    assert "\n" not in caught.value.message
+def test_a_model_that_cannot_be_loaded_is_named_in_one_line(source: Artifact, tmp_path: Path) -> None:
+    halved = tmp_path / "halved.onnx"
+    halved.write_bytes(source.path.read_bytes()[:40])
+    with pytest.raises(ServingError, match=r"halved\.onnx is damaged or not complete"):
+        open_model(find_source(halved))
+    theirs = ServingError(Code.DATA_LOSS, "Checksum does not match\n\t [[{{node RestoreV2}}]]")
+    ours = naming(source, theirs)
+    assert ours.message == f"{source.path} cannot be loaded: Checksum does not match [[{{{{node RestoreV2}}}}]]"
+    assert ours.code is Code.DATA_LOSS
+    assert naming(source, ours).message == ours.message
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(ServingError, match=r"folder\.keras"):
+        find_source(tmp_path / "folder.keras")
 
 
 def test_nothing_is_overwritten(source: Artifact, tmp_path: Path) -> None:
     (tmp_path / "small.onnx").write_text("mine")
+    lines: list[str] = []
     with pytest.raises(ServingError, match="is there already") as caught:
-        perform(step("copied"), source, tmp_path / "small.onnx")
+        perform(step("copied"), source, tmp_path / "small.onnx", report=lines.append)
+    assert lines == [], "this is known before any work"
     assert caught.value.code is Code.ALREADY_EXISTS
     assert (tmp_path / "small.onnx").read_text() == "mine"
 

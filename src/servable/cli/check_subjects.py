@@ -14,9 +14,10 @@ from servable.core.errors import Code, ServingError
 from servable.core.scratch import scratch
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact, EngineOptions, Model
-from servable.engines.plan import Choice, artifact_of_file, choose, load
+from servable.engines.plan import Choice, artifact_of_file, choose
 from servable.forge.arrays import Tensors
 from servable.forge.check.examination import Outputs, Subject
+from servable.forge.workshop import load_as
 from servable.serving.validation import chosen_outputs, complete_inputs, missing_signature
 
 
@@ -73,7 +74,7 @@ class ArtifactSubject:
         self._model.close()
 
     def _loaded(self) -> Model:
-        return load(self._choice, self._artifact, EngineOptions(allow_python=True))
+        return load_as(self._choice, self._artifact, EngineOptions(allow_python=True))
 
     @contextlib.contextmanager
     def _opened(self, artifact: Artifact) -> Iterator[Subject]:

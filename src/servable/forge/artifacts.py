@@ -46,7 +46,7 @@ def find_source(path: Path, version: int | None = None) -> Artifact:
 
     NOT_FOUND and UNIMPLEMENTED say what was looked for and what can be read.
     """
-    if path.suffix in SOURCES and path.exists():
+    if path.suffix in SOURCES and path.is_file():
         return Artifact(SOURCES[path.suffix], path)
     if CODE.fullmatch(path.name) and not path.exists():
         return Artifact("checkpoint", path)

@@ -142,10 +142,14 @@ def load_as(choice: Choice, artifact: Artifact, options: EngineOptions) -> Model
             raise failed_precondition(lacking)
         return load(choice, artifact, options)
     except ServingError as error:
-        # TensorFlow's own words, which a server passes on as they are, name no file, and have several lines.
-        words = " ".join(error.message.split())
-        named = artifact.path.name in words
-        raise ServingError(error.code, words if named else f"{artifact.path} cannot be loaded: {words}") from error
+        raise naming(artifact, error) from error
+
+
+def naming(artifact: Artifact, error: ServingError) -> ServingError:
+    """Return an error in one line that names the file: TensorFlow's own words, which a server passes on, do not."""
+    words = " ".join(error.message.split())
+    named = artifact.path.name in words
+    return ServingError(error.code, words if named else f"{artifact.path} cannot be loaded: {words}")
 
 
 def apply(
