@@ -1,11 +1,12 @@
 """What servable tune finds for the example models, beside the engine that would run them without a plan.
 
-Each model is tuned as a user would: the default engine is the reference, every candidate is compared with its answers,
-and the finalists run in turn beside it, forwards and backwards, each in a process of its own and called as the server
-calls it. ``gain`` is how many times as fast the plan is as the default at a size of batch, with its 95 % confidence
-interval; ``difference`` is the largest, over the largest value of the reference. ``others`` is the share of the
-processors that other processes used when a tuning began: near 0 on a quiet machine. Inputs are the examples' own
-samples.
+Each model is tuned as a user would: the default engine is the reference, every candidate is compared with its
+answers, and the finalists run in turn beside it, forwards and backwards, each in a process of its own and called as
+the server calls it; what wins does so once more in fresh processes, and those figures are shown. ``gain`` is how many
+times as fast the plan is as the default at a size of batch, with its 95 % confidence interval: what may lose more
+than a twentieth at a size by its lower end does not run that size; ``difference`` is the largest, over the largest
+value of the reference. ``others`` is the share of the processors that other processes used when a tuning began: near
+0 on a quiet machine. Inputs are the examples' own samples.
 """
 
 from __future__ import annotations
