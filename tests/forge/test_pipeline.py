@@ -18,6 +18,7 @@ from servable.core.errors import ServingError
 from servable.core.signatures import Signature
 from servable.forge.appraisal import Timing
 from servable.forge.artifacts import find_source
+from servable.forge.pipeline import optimize as optimizing
 from servable.forge.pipeline.optimize import Plan, optimize
 from servable.forge.pipeline.optimized import GIVEN, Goal, Optimized, Row, State
 from servable.forge.pipeline.page import artifacts_table, optimized_report
@@ -104,13 +105,19 @@ def test_every_step_is_an_artifact_and_every_failure_a_reason(model: Path, data:
     assert [one.batch for one in figures.runs()] == [1, 4]
 
 
-def test_a_second_run_reuses_what_is_the_same(model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_second_run_reuses_what_is_the_same(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
+    monkeypatch.setattr(optimizing, "disturbance", lambda _machine: "others compute")
     run(model, out, "tidy", "coarse")
+    assert "figures" not in json.loads((out / ".optimize" / "tidy.json").read_text()), "times of a busy machine"
+    monkeypatch.setattr(optimizing, "disturbance", lambda _machine: "")
     before = {path: path.stat().st_ino for path in out.rglob("model.onnx")}
     again = run(model, out, "tidy", "coarse", "negate")
     assert [one.state for one in again.rows] == [State.GIVEN, State.REUSED, State.REUSED, State.FAILED]
     assert {path: path.stat().st_ino for path in out.rglob("model.onnx")} == before
+    assert "figures" in json.loads((out / ".optimize" / "tidy.json").read_text())
     figures = row(again, "coarse").figures
     assert figures is not None
     assert figures.judged is not None
