@@ -123,6 +123,18 @@ def test_nan_and_exact_limits_are_judged_batch_by_batch() -> None:
     assert "s/y at batch 1: NaN" in compare(asked, right, found, INT8).faults[0]
 
 
+def test_what_one_batch_had_is_told_of_its_size() -> None:
+    asked, right, found = answered([1] * 8, wrong=[])
+    right[2] = {"y": np.array([[np.nan, 1]], np.float32)}
+    found[2] = {"y": np.array([[np.nan, 1]], np.float32)}
+    (of_one,) = compare(asked, right, found, EXACT).differences
+    assert (of_one.distance.nan, of_one.fault) == ("same", "")
+    numbers = [{"y": np.array([1, 2])}, {"y": np.array([3, 4])}]
+    wrong = [{"y": np.array([1, 0])}, {"y": np.array([0, 4])}]
+    (counted,) = compare(asked[:2], numbers, wrong, EXACT).differences
+    assert (counted.distance.max_abs, counted.distance.relative) == (2, 0.5)
+
+
 def test_the_largest_difference_is_over_the_largest_value_of_all_batches() -> None:
     asked = [Question("s", 1, {}), Question("s", 2, {})]
     right = [{"y": np.array([[0.1, 0.0]])}, {"y": np.array([[1.0, 0.0], [0.0, 1.0]])}]

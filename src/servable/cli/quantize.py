@@ -135,9 +135,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_json(done.as_json())
         return DONE
     print_outcome(done.outcome)
-    agreement = done.outcome.verdict.agreement
-    if agreement is not None:
-        sys.stdout.write(f"the same top class as the source: {100 * agreement:.2f} % of rows\n")
+    agreed, rows = done.outcome.verdict.agreed
+    if rows:
+        sys.stdout.write(f"the same top class as the source: {agreed} of {rows} rows ({100 * agreed / rows:.2f} %)\n")
     if done.accuracy is not None:
         before, after = done.accuracy
         sys.stdout.write(f"accuracy: {100 * before:.2f} % -> {100 * after:.2f} %\n")
