@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -91,6 +92,12 @@ def test_a_file_that_does_not_fit(tmp_path: Path, content: dict[str, np.ndarray]
     np.savez(tmp_path / "data.npz", **content)  # type: ignore[arg-type]
     with pytest.raises(ServingError, match=text):
         from_file(tmp_path / "data.npz", SIGNATURE)
+
+
+def test_an_input_with_a_default_need_not_be_given(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", ids=ROWS["ids"])
+    found = from_file(tmp_path / "data.npz", replace(SIGNATURE, defaults={"x": np.ones(2, np.float32)}))
+    assert found.rows.keys() == {"ids"}
 
 
 def test_a_file_that_is_no_file(tmp_path: Path) -> None:
