@@ -64,7 +64,9 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="session")
 def torch_made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("torch_made")
-    return root, run_apart("tests.forge.torch_conversions:convert_all", {"root": str(root)})
+    # Where no converter is installed, whatever there is elsewhere.
+    empty = {"XDG_CACHE_HOME": str(root)}
+    return root, run_apart("tests.forge.torch_conversions:convert_all", {"root": str(root)}, environment=empty)
 
 
 def check(root: Path, name: str, source: str, signature: str = "serving_default") -> Signature:
@@ -112,7 +114,8 @@ class TestPictures:
     def test_answers_names_and_free_rows_survive(self, network: Made, name: str) -> None:
         root, facts = network
         assert "error" not in facts[name]
-        found = check(root, name, "cnn")
+        for signature in ("predict", "serving_default"):
+            found = check(root, name, "cnn", signature)
         assert {key: str(spec) for key, spec in found.inputs.items()} == {"pictures": "float32[?,12,12,3]"}
         assert {key: str(spec) for key, spec in found.outputs.items()} == {
             "probs": "float32[?,4]",
@@ -207,16 +210,37 @@ class TestTensorFlow:
         asked = {"a": np.arange(3), "b": np.arange(3) * 10}
         for name in ("two-onnx-sum", "two-openvino-sum", "two-tflite"):
             model = open_model(find_artifact(root / name))
-            signature = "sum" if name == "two-tflite" else "serving_default"
-            outputs = model.run(signature, asked, ["scaled", "total"])
+            outputs = model.run("sum", asked, ["scaled", "total"])
             model.close()
             assert outputs["total"].dtype == np.int64
             np.testing.assert_array_equal(outputs["total"], asked["a"] * 11)
             np.testing.assert_array_equal(outputs["scaled"], asked["a"] * np.float32(2))
 
+    @pytest.mark.parametrize("kind", ["onnx", "openvino", "tflite"])
+    def test_free_sizes_beside_the_batch_and_long_integers_survive(self, others: Made, kind: str) -> None:
+        model = open_model(find_artifact(others[0] / f"mean-{kind}"))
+        found = model.signatures["mean"]
+        assert str(found.inputs["ids"]) == "int64[?,?]"
+        assert str(found.outputs["mean"]) == "float32[?,2]"
+        for shape in ((1, 4), (3, 5)):
+            ids = np.arange(shape[0] * shape[1]).reshape(shape) % 10
+            expected = np.arange(20, dtype=np.float32).reshape(10, 2)[ids].mean(1)
+            np.testing.assert_allclose(model.run("mean", {"ids": ids}, ["mean"])["mean"], expected, rtol=1e-5)
+        model.close()
+
+    def test_strings_and_names_survive_in_a_frozen_graph(self, others: Made) -> None:
+        found = read_signature_settings(others[0] / "upper-graph_def" / "servable.toml")
+        assert found.keys() == {"upper", "serving_default"}
+        assert str(found["upper"].inputs["texts"]) == "string[?]"
+        assert str(found["upper"].outputs["upper"]) == "string[?]"
+        mean = read_signature_settings(others[0] / "mean-graph_def" / "servable.toml")["mean"]
+        assert str(mean.inputs["ids"]) == "int64[?,?]"
+
     @pytest.mark.parametrize(
         ("name", "code", "said"),
         [
+            ("upper-onnx", "UNIMPLEMENTED", "ONNX has no StringUpper"),
+            ("free-tflite", "FAILED_PRECONDITION", "tensorflow_conversions.py:free_steps: signature predict"),
             ("two-onnx", "INVALID_ARGUMENT", "has the signatures double, sum: choose one with --signature"),
             ("two-onnx-absent", "INVALID_ARGUMENT", "has no signature 'absent'; there are double, sum"),
             ("jpegs-onnx", "UNIMPLEMENTED", "ONNX has no DecodeJpeg; DecodeJpeg runs in TensorFlow only"),
@@ -243,7 +267,8 @@ class TestTorch:
     def test_answers_names_and_free_rows_survive(self, torch_made: Made, kind: str) -> None:
         root, facts = torch_made
         assert "error" not in facts[kind]
-        found = check(root, kind, "network", "predict" if kind.startswith("torch") else "serving_default")
+        check(root, kind, "network", "serving_default")
+        found = check(root, kind, "network", "predict")
         assert {key: str(spec) for key, spec in found.inputs.items()} == {"x": "float32[?,6]", "ids": "int64[?,4]"}
         assert {key: str(spec) for key, spec in found.outputs.items()} == {"probs": "float32[?,3]", "sums": "int64[?]"}
 
@@ -258,7 +283,7 @@ class TestTorch:
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("tflite", "litert-torch"),
+            ("tflite", "servable converters install litert-torch"),
             ("saved_model", "does not become saved_model; there are torch_export"),
             ("wrong-outputs", "the model has 2 (probs, sums)"),
             ("unsafe", "holds more than weights, which is not loaded"),
@@ -273,7 +298,7 @@ class TestTorch:
 WAYS = {
     "saved_model": {"onnx", "openvino", "tflite", "graph_def"},
     "graph_def": {"onnx", "openvino", "tflite"},
-    "onnx": {"openvino"},
+    "onnx": {"openvino", "tflite"},
     "keras": {"saved_model", "onnx", "openvino", "tflite", "graph_def"},
     "checkpoint": set(KINDS),
 }

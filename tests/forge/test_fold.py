@@ -119,11 +119,7 @@ def test_the_command_prints_what_it_did(network: Artifact, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (
-            ("convert", "{model}", "{out}/a.tflite"),
-            1,
-            "onnx to tflite: its converter, onnx2tf",
-        ),
+        (("convert", "{model}", "{out}/a", "--to", "saved_model"), 1, "onnx to saved_model: nothing that is kept"),
         (("convert", "{model}", "{out}/b", "--to", "onnx"), 1, "it is onnx already"),
         (("convert", "{model}", "{out}/c"), 2, "give --to FORMAT"),
         (("convert", "{model}", "{out}/d.xml", "--batch", "0"), 1, "--batch is a number from 1 up"),

@@ -52,7 +52,7 @@ def run_apart(
             text=True,
             start_new_session=True,
             # What frameworks leave among temporary files goes with the folder, also when the worker is killed.
-            env={**os.environ, "TMPDIR": str(folder), **(environment or {})},
+            env={**(_neutral(os.environ) if path else os.environ), "TMPDIR": str(folder), **(environment or {})},
         )
         try:
             if cpus is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from servable.forge.conversion import tensorflow_graphs as graphs
 from servable.forge.conversion import to_onnx as onnx_files
 from servable.forge.conversion import to_openvino as openvino_files
 from servable.forge.conversion import to_tflite as tflite_files
+from servable.forge.conversion.stated_names import state_names
 from servable.forge.steps import Facts, Task
 
 
@@ -23,8 +25,8 @@ def to_onnx(source: Artifact, target: Path, task: Task) -> Facts:
     """Convert a frozen graph by tf2onnx, with the names of its ``servable.toml``."""
     frozen, names, others = open_graph(source, task)
     facts = onnx_files.from_frozen(frozen, source.path, target)
-    forget_signatures(target)
-    return facts | onnx_files.renamed(names, others, "the format")
+    state_names(frozen.signature, target, names)
+    return facts | onnx_files.renamed(names, others, "ONNX")
 
 
 def graph_def_to_openvino(source: Artifact, target: Path, task: Task) -> Facts:
@@ -37,16 +39,17 @@ def graph_def_to_openvino(source: Artifact, target: Path, task: Task) -> Facts:
         facts["way"] = "through ONNX, since it repeats"
     else:
         facts = openvino_files.from_frozen(frozen, source.path, target)
-    forget_signatures(target)
-    return facts | onnx_files.renamed(names, others, "the format")
+    state_names(frozen.signature, target, names)
+    return facts | onnx_files.renamed(names, others, "OpenVINO")
 
 
 def to_tflite(source: Artifact, target: Path, task: Task) -> Facts:
     """Convert a frozen graph by TensorFlow's converter; one that repeats must have been frozen with a fixed batch."""
     frozen, names, others = open_graph(source, task)
-    facts = tflite_files.from_frozen([frozen], source.path, target)
+    parts = [replace(frozen, signature=replace(frozen.signature, name=name)) for name in names]
+    facts = tflite_files.from_frozen(parts, source.path, target)
     forget_signatures(target)
-    facts["signatures"] = dict.fromkeys(names, frozen.signature.name)
+    facts["signatures"] = {name: name for name in names}
     return facts | onnx_files.left_out(others, "TFLite")
 
 
@@ -119,7 +122,6 @@ def forget_signatures(target: Path) -> None:
 
 def _with_ports(signature: Signature) -> Signature:
     """Return the signature with tensors named as TensorFlow does: ``x`` is ``x:0``."""
-    from dataclasses import replace
 
     def ported(specs: Any) -> Any:
         return {

@@ -48,6 +48,8 @@ class LiveModel(ABC):
 
     framework: str
     signature: Signature
+    origin: str = "the model"
+    """What it is called where something is wrong with it."""
 
     @abstractmethod
     def answer(self, inputs: Tensors) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from servable.core.errors import failed_precondition, invalid_argument, unimplemented
+from servable.core.errors import ServingError, failed_precondition, invalid_argument, unimplemented
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import Array, as_tensor
 from servable.engines.base import Artifact
@@ -104,7 +104,10 @@ class LiveEndpoint(LiveModel):
             task = replace(task, options={**task.options, "signature": None})  # which holds both names
         with tempfile.TemporaryDirectory(dir=target.parent) as between:
             self._save(Path(between))
-            return writers[kind](Artifact("saved_model", Path(between)), target, task)
+            try:
+                return writers[kind](Artifact("saved_model", Path(between)), target, task)
+            except ServingError as error:  # nobody knows the folder between
+                raise ServingError(error.code, error.message.replace(between, self.origin)) from error
 
     def _save(self, target: Path) -> Facts:
         import keras

@@ -27,6 +27,7 @@ from servable.engines.signature_settings import write_signature_settings
 from servable.forge.arrays import Tensors
 from servable.forge.conversion import torch_to_tflite as to_tflite
 from servable.forge.conversion.live import LiveModel, Naming, check_names, fixed, named_outputs, read_spec
+from servable.forge.conversion.stated_names import state_names
 from servable.forge.steps import Facts, Task
 
 ONNX_OPSET = 20
@@ -70,14 +71,17 @@ class LiveTorch(LiveModel):
         if kind == "torchscript":
             return self._write_script(target)
         if kind == "onnx":
-            return self._write_onnx(target)
+            facts = self._write_onnx(target)
+            state_names(self.signature, target, [self.signature.name])
+            return facts
         if kind == "openvino":
             from servable.forge.conversion.to_openvino import from_onnx
 
             with tempfile.TemporaryDirectory(dir=target.parent) as between:
                 facts = self._write_onnx(Path(between))
                 made = from_onnx(Artifact("onnx", Path(between, "model.onnx")), target, Task())
-                return {**facts, **made, "way": "through ONNX"}
+            state_names(self.signature, target, [self.signature.name])
+            return {**facts, **made, "way": "through ONNX"}
         if kind == "tflite":
             return self._write_tflite(target, task)
         raise unimplemented(

@@ -37,9 +37,13 @@ def restore(source: Artifact, options: Mapping[str, Any]) -> LiveModel:
         options.get("batch"),
     )
     if source.kind == "keras":
-        return live_model(load_keras(source.path, options.get("code")), naming)
-    built, example = build(str(options["code"]), options.get("checkpoint"))
-    return live_model(built, naming, example)
+        live = live_model(load_keras(source.path, options.get("code")), naming)
+        live.origin = str(source.path)
+    else:
+        built, example = build(str(options["code"]), options.get("checkpoint"))
+        live = live_model(built, naming, example)
+        live.origin = str(options["code"])
+    return live
 
 
 def load_keras(path: Path, code: str | None = None) -> Any:

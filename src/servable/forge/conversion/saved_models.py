@@ -20,6 +20,7 @@ from servable.forge.conversion import to_tflite as tflite_files
 from servable.forge.conversion.files import store_graph
 from servable.forge.conversion.fold_graph import removed
 from servable.forge.conversion.settled_sizes import settle_sizes
+from servable.forge.conversion.stated_names import state_names
 from servable.forge.steps import Facts, Task
 
 
@@ -28,6 +29,7 @@ def to_onnx(source: Artifact, target: Path, task: Task) -> Facts:
     frozen, names, others = _one(source, task, "ONNX")
     task.report(f"converting signature {frozen.signature.name} by tf2onnx, opset {onnx_files.OPSET}")
     facts = onnx_files.from_frozen(frozen, source.path, target)
+    state_names(frozen.signature, target, names)
     return facts | onnx_files.renamed(names, others, "ONNX")
 
 
@@ -42,6 +44,7 @@ def to_openvino(source: Artifact, target: Path, task: Task) -> Facts:
         facts["way"] = "through ONNX, since it repeats"
     else:
         facts = openvino_files.from_frozen(frozen, source.path, target)
+    state_names(frozen.signature, target, names)
     return facts | onnx_files.renamed(names, others, "OpenVINO")
 
 

@@ -57,6 +57,14 @@ STEPS: tuple[Step, ...] = (
     ),
     _step("graph_def", "tflite", _FILES, "a frozen graph as TFLite", _NEEDS["tflite"]),
     _step("onnx", "openvino", _FILES, "ONNX as OpenVINO's IR", MappingProxyType({"openvino": "servable"})),
+    Step(
+        "onnx-to-tflite",
+        "ONNX as TFLite, by way of torch",
+        frozenset({"onnx"}),
+        "tflite",
+        "servable.forge.conversion.onnx_module:to_tflite_file",
+        needs=MappingProxyType({"onnx": "servable[forge]", "torch": "servable[torch]"}),
+    ),
     *(
         _step("keras", target, _LIVE, f"a Keras model as {target}", _NEEDS[target], f"{_LIVE}:answers")
         for target in ("saved_model", "onnx", "openvino", "tflite", "graph_def")
@@ -70,10 +78,6 @@ STEPS: tuple[Step, ...] = (
 
 _TO_TORCH: Final = "nothing makes torch of other formats; start from the module's code: FILE.py:FUNCTION"
 _TO_SAVED_MODEL: Final = "nothing that is kept makes a SavedModel of it; start from the Keras file, or from code"
-_ONNX_TO_TFLITE: Final = (
-    "its converter, onnx2tf, works in an environment of its own alone (another TensorFlow and numpy); convert the "
-    "SavedModel or Keras file that the ONNX was made of, or serve it as onnx or openvino"
-)
 _FROM_TORCH_FILE: Final = (
     "what was traced cannot be translated with its names; start from the code: servable convert FILE.py:FUNCTION"
 )
@@ -103,8 +107,6 @@ def _reason(source: str, target: str) -> str:
         return _FROM_TORCH_FILE
     if target in ("torch_export", "torchscript"):
         return _TO_TORCH
-    if (source, target) == ("onnx", "tflite"):
-        return _ONNX_TO_TFLITE
     if source in ("tflite", "openvino"):
         return _END
     return _TO_SAVED_MODEL

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from servable.core.errors import failed_precondition
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
+from servable.engines.artifact import SETTINGS_FILE
 from servable.forge.conversion.tensorflow_graphs import Frozen, one_line, unsupported
 from servable.forge.steps import Facts
 
@@ -122,7 +123,8 @@ def all_nodes(model: Any) -> Iterator[Any]:
 def renamed(names: Sequence[str], others: Sequence[str], target: str) -> Facts:
     """Return what to tell of a format with one nameless signature: ``names`` are all those that it had."""
     facts: Facts = {"signatures": dict.fromkeys(names, DEFAULT_SIGNATURE)}
-    told = [] if DEFAULT_SIGNATURE in names else [f"{target} has no names of signatures: {names[0]} is the default one"]
+    own = DEFAULT_SIGNATURE in names
+    told = [] if own else [f"{target} has no names of signatures: {names[0]} is the default one, and {SETTINGS_FILE}'s"]
     return facts | _notes(told + left_out(others, target).get("notes", []))
 
 

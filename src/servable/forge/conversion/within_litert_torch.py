@@ -26,7 +26,7 @@ def convert(program: str, target: str, signature: str, inputs: Sequence[str], re
     inner, (examples, _) = exported.module(), exported.example_inputs
     report("converting by litert-torch")
 
-    class Named(torch.nn.Module):  # type: ignore[misc,name-defined]  # torch is imported late
+    class Named(torch.nn.Module):  # type: ignore[misc]  # torch is imported late
         def __init__(self) -> None:
             super().__init__()
             self.inner = inner
