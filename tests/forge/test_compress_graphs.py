@@ -98,6 +98,36 @@ def test_a_graph_without_kernels_is_refused_with_its_operations() -> None:
         made(node_of("Relu", ["x"], "y"), shape=(None, 4)).kernels()
 
 
+class TestKept:
+    def test_a_layer_that_is_kept_stays_as_it_is_in_every_way(self, drawn: Path) -> None:
+        def keeping() -> Graph:
+            graph = Graph.read(drawn)
+            graph.keep(
+                ["conv5_kernel", "conv4/Conv"] if graph.maker("conv4").name else ["conv5_kernel", "conv4_kernel"]
+            )
+            return graph
+
+        assert not {"conv4_kernel", "conv5_kernel"} & keeping().kernels().keys()
+        assert "conv5_kernel" not in cluster(keeping(), 16)
+        assert binary.binarize(keeping()) == ["conv2_kernel", "conv3_kernel", "hidden_kernel"]
+        assert "hidden_kernel" in (split := {one.kernel for one in factorize(keeping(), 0.5)})
+        assert "conv5_kernel" not in split
+        cuts = {cut.layer: cut for cut in cut_channels(keeping(), 0.5)}
+        assert (cuts["conv5_kernel"].after, cuts["conv5_kernel"].reason) == (64, "it is kept")
+        assert cuts["conv3_kernel"].after == 16
+
+    def test_a_name_that_is_none_is_told_with_the_nearest(self, drawn: Path) -> None:
+        with pytest.raises(ServingError, match="'conv6_kernel'; did you mean conv5_kernel") as caught:
+            Graph.read(drawn).keep(["conv6_kernel"])
+        assert caught.value.code is Code.NOT_FOUND
+
+    def test_nothing_is_left_if_everything_is_kept(self, drawn: Path) -> None:
+        graph = Graph.read(drawn)
+        graph.keep(graph.kernels())
+        with pytest.raises(ServingError, match="beside those that are kept"):
+            graph.kernels()
+
+
 class TestChannels:
     def test_channels_that_do_nothing_can_go_without_a_trace(
         self, drawn: Path, pictures: dict[str, Array], tmp_path: Path
@@ -200,6 +230,19 @@ class TestRewrites:
         compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         found = compiled(pictures)[0]
         np.testing.assert_allclose(found, run(path, pictures), atol=1e-4)
+
+    def test_recurrent_layers_have_kernels_too(self, tmp_path: Path) -> None:
+        graph = made(
+            node_of("LSTM", ["x", "w", "r"], "y", hidden_size=8),
+            shape=(None, 2, 6), w=normal(1, 32, 6), r=normal(1, 32, 8),
+        )  # fmt: skip
+        del graph.graph.output[0].type.tensor_type.shape.dim[:]
+        graph.graph.output[0].type.tensor_type.ClearField("shape")
+        x = {"x": normal(5, 2, 6)}
+        before = run(graph.save(tmp_path), x)
+        assert cluster(graph, 64) == {"r": 64}, "the other one is too small"
+        np.testing.assert_allclose(run(graph.save(tmp_path), x), before, atol=0.02)
+        assert Graph.read(tmp_path / "model.onnx").array("r/indices").dtype == np.uint8
 
     @pytest.mark.parametrize(
         ("operation", "shape", "kernel", "attributes"),

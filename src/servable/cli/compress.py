@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             source,
             arguments.target,
             data=data,
-            options={**options, **_training_of(arguments)},
+            options={**options, **_training_of(arguments), "keep": getattr(arguments, "keep", [])},
             max_drop=arguments.max_drop,
             engine=arguments.engine,
             report=lambda line: tell(arguments, line),
@@ -137,6 +137,10 @@ def _add_own_arguments(added: dict[str, argparse.ArgumentParser]) -> None:
         metavar="X",
         help="share of a layer's squares to keep; default: %(default)s",
     )
+    for verb in ("prune", "cluster", "lowrank", "xnor"):
+        added[verb].add_argument(
+            "--keep", metavar="NAME", action="append", default=[], help="leave a layer as it is: its kernel or its node"
+        )
     added["xnor"].add_argument(
         "--to",
         choices=list(_SIGNS),

@@ -39,7 +39,7 @@ _SIGNS_EPOCHS: Final = 16
 
 def prune(source: Artifact, target: Path, task: Task) -> Facts:
     """Set the smallest weights to zero: at once, or little by little while the others learn."""
-    graph, sparsity = Graph.read(source.path), float(task.options["sparsity"])
+    graph, sparsity = _graph(source, task), float(task.options["sparsity"])
     before = graph.kernels()
     masks = smallest_masked(before, sparsity)
     rows = _rows(task)
@@ -57,7 +57,7 @@ def prune(source: Artifact, target: Path, task: Task) -> Facts:
 
 def prune_channels(source: Artifact, target: Path, task: Task) -> Facts:
     """Cut the weakest channels out of every layer where nothing else needs them."""
-    graph = Graph.read(source.path)
+    graph = _graph(source, task)
     before = _count(graph)
     cuts = cut_channels(graph, float(task.options["share"]))
     if not any(cut.after < cut.before for cut in cuts):
@@ -78,7 +78,7 @@ def prune_channels(source: Artifact, target: Path, task: Task) -> Facts:
 
 def cluster(source: Artifact, target: Path, task: Task) -> Facts:
     """Store each kernel as indices into a codebook; with data, the codebooks learn."""
-    graph = Graph.read(source.path)
+    graph = _graph(source, task)
     values = share_weights(graph, int(task.options["clusters"]))
     books = [f"{name}/codebook" for name in values]
     zeros = {name: graph.array(name) == 0 for name in books}
@@ -96,7 +96,7 @@ def cluster(source: Artifact, target: Path, task: Task) -> Facts:
 
 def lowrank(source: Artifact, target: Path, task: Task) -> Facts:
     """Split layers by their singular values where that saves weights."""
-    graph = Graph.read(source.path)
+    graph = _graph(source, task)
     before = _count(graph)
     splits = factorize(graph, float(task.options["energy"]))
     if not splits:
@@ -188,7 +188,7 @@ def _signs(
     rows = _rows(task)
     if rows is None:
         raise failed_precondition("a network of signs has to be trained: --data FILE")
-    graph = Graph.read(source.path)
+    graph = _graph(source, task)
     names = binary.binarize(graph)
     check(graph, names)
     kept = Path(task.options["learnt"]) if task.options.get("learnt") else None
@@ -241,6 +241,13 @@ class _Fall:
             self.masks = smallest_masked(found, ramp(self._sparsity, level / _LEVELS))
         for name, mask in self.masks.items():
             weights[name].mul_(torch.from_numpy(mask))
+
+
+def _graph(source: Artifact, task: Task) -> Graph:
+    """Read the source; layers that the option ``keep`` names stay as they are."""
+    graph = Graph.read(source.path)
+    graph.keep(task.options.get("keep", ()))
+    return graph
 
 
 def _rows(task: Task) -> Rows | None:

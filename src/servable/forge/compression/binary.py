@@ -98,7 +98,11 @@ def _for_each_output(node: Any, values: Array) -> Array:
 
 
 def _can_be_binary(graph: Graph, node: Any) -> bool:
-    if len(graph.readers(node.input[1])) != 1 or not all(graph.is_constant(name) for name in node.input[2:]):
+    if (
+        node.input[1] in graph.kept
+        or len(graph.readers(node.input[1])) != 1
+        or not all(graph.is_constant(name) for name in node.input[2:])
+    ):
         return False
     kernel = graph.array(node.input[1])
     if kernel.dtype != np.float32:

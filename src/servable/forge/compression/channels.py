@@ -50,7 +50,7 @@ def cut_channels(graph: Graph, share: float) -> list[Cut]:
         if axis is None:
             continue
         name, count = node.input[1], graph.array(node.input[1]).shape[axis]
-        way = _way(graph, node, count)
+        way = _Way(stopped="it is kept") if name in graph.kept else _way(graph, node, count)
         if way.reader is None:
             cuts.append(Cut(name, count, count, way.stopped))
             continue

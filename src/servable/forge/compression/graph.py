@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from servable.core.errors import failed_precondition, invalid_argument
+from servable.core.errors import failed_precondition, invalid_argument, not_found
 from servable.core.tensors import Array
 
-_KERNEL_AT: Final[Mapping[str, tuple[int, ...]]] = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1,), "MatMul": (0, 1)}
+_KERNEL_AT: Final[Mapping[str, tuple[int, ...]]] = {
+    "Conv": (1,), "ConvTranspose": (1,), "GRU": (1, 2), "Gemm": (1,), "LSTM": (1, 2), "MatMul": (0, 1), "RNN": (1, 2),
+}  # fmt: skip
 """Operation -> which of its inputs is multiplied with what it is given, if that input is a constant."""
 MAIN_FILE: Final = "model.onnx"
 BINARIZE: Final = "Binarize"
@@ -26,6 +29,8 @@ class Graph:
         self._inline_constants()
         self._found: dict[str, Any] = {one.name: one for one in self.graph.initializer}
         self._arrays: dict[str, Array] = {}
+        self.kept: frozenset[str] = frozenset()
+        """Kernels that stay as they are."""
 
     @staticmethod
     def read(path: Path) -> Graph:
@@ -87,18 +92,38 @@ class Graph:
         return name
 
     def kernels(self) -> dict[str, Array]:
-        """Return the float weights that are multiplied: of convolutions and matrix products, in the graph's order."""
-        found: dict[str, Array] = {}
+        """Return the float weights that are multiplied and not kept: of convolutions, products and recurrent layers.
+
+        FAILED_PRECONDITION if there are none.
+        """
+        found = {name: self.array(name) for name in self._layers() if name not in self.kept}
+        if not found:
+            raise failed_precondition(
+                "the graph has no float32 kernels of convolutions, matrix products or recurrent layers to compress"
+                + (" beside those that are kept" if self.kept else "")
+                + f": its operations are {', '.join(sorted({node.op_type for node in self.graph.node}))}"
+            )
+        return found
+
+    def keep(self, words: Iterable[str]) -> None:
+        """Leave layers as they are, by the name of a kernel or of its node. NOT_FOUND names those that there are."""
+        layers = self._layers()
+        for word in words:
+            named = {kernel for kernel, nodes in layers.items() if word == kernel or word in nodes}
+            if not named:
+                near = difflib.get_close_matches(word, layers, n=1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise not_found(f"no layer is called {word!r}{meant} There are {', '.join(layers)}")
+            self.kept |= named
+
+    def _layers(self) -> dict[str, list[str]]:
+        """Return the kernels and the names of the nodes that multiply with them, in the graph's order."""
+        found: dict[str, list[str]] = {}
         for node in self.graph.node:
             for place in _KERNEL_AT.get(node.op_type, ()):
                 name = node.input[place]
                 if self.is_constant(name) and self.array(name).ndim >= 2 and self.array(name).dtype == np.float32:
-                    found[name] = self.array(name)
-        if not found:
-            raise failed_precondition(
-                "the graph has no float32 kernels of convolutions or matrix products to compress: "
-                f"its operations are {', '.join(sorted({node.op_type for node in self.graph.node}))}"
-            )
+                    found.setdefault(name, []).append(node.name)
         return found
 
     def readers(self, name: str) -> list[Any]:
