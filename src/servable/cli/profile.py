@@ -14,8 +14,9 @@ from servable.cli.targets import Served, find_version, parse_target
 from servable.core.errors import failed_precondition, invalid_argument
 from servable.engines.base import Artifact
 from servable.engines.plan import choose
+from servable.forge.profiling.order import HOW, Wanted
 from servable.forge.profiling.report import document, main_table, report_of
-from servable.forge.profiling.result import HOW, Profile, Wanted, profile_model
+from servable.forge.profiling.result import Profile, profile_model
 from servable.forge.profiling.trace import trace
 
 _OF_PYTHON = frozenset({"cprofile", "line"})

@@ -1,12 +1,11 @@
-"""What a profile found, and how it is asked for: the parent's side of ``session``."""
+"""What a profile found: the parent's side of ``session``."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from servable.core.progress import Progress, unheard
@@ -15,26 +14,9 @@ from servable.core.spans import Span
 from servable.engines.base import Artifact
 from servable.engines.plan import Choice
 from servable.forge.profiling.operations import Profiled, is_operation, operations
+from servable.forge.profiling.order import Order, Wanted
 from servable.forge.profiling.resources import Gpu, Phase, Usage
 from servable.forge.worker import run_apart
-
-HOW = ("ops", "chrome", "cprofile", "line", "resources")
-_FRAMEWORK = frozenset({"ops", "chrome"})
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to profile and with what. ``stats`` takes the file of Python's own profiler."""
-
-    how: str = "ops"
-    signature: str = ""
-    data: Path | None = None
-    batch: int = 1
-    runs: int = 20
-    threads: int = 0
-    stats: Path | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +69,10 @@ def profile_model(
     target: str, artifact: Artifact, choice: Choice, wanted: Wanted, report: Progress = unheard
 ) -> Profile:
     """Profile an artifact in a process of its own; the engine's own profiler does not slow what serves."""
-    how = "framework" if wanted.how in _FRAMEWORK else wanted.how
     with scratch() as folder:
         out = folder / "profile.json"
-        run_apart(
-            "servable.forge.profiling.session:profile",
-            {
-                "artifact": {
-                    "kind": artifact.kind,
-                    "path": str(artifact.path.absolute()),
-                    "transform": str(artifact.transform.absolute()) if artifact.transform else "",
-                    "settings": str(artifact.settings.absolute()) if artifact.settings else "",
-                },
-                "engine": choice.engine,
-                "precision": choice.precision,
-                "threads": wanted.threads,
-                "how": how,
-                "signature": wanted.signature,
-                "data": str(wanted.data.absolute()) if wanted.data else "",
-                "shapes": wanted.shapes,
-                "ranges": wanted.ranges,
-                "batch": wanted.batch,
-                "runs": wanted.runs,
-                "out": str(out),
-                "stats": str(wanted.stats.absolute()) if wanted.stats else "",
-            },
-            report,
-        )
+        order = Order(artifact, choice.engine, choice.precision, out, wanted)
+        run_apart("servable.forge.profiling.session:profile", {"order": order.as_json()}, report)
         found = json.loads(out.read_text())
     return Profile(
         target=target,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +17,9 @@ from servable.core.spans import Span
 from servable.core.tensors import dtype_of
 from servable.engines.base import Artifact, EngineOptions, Model, engine_class
 from servable.forge.arrays import Tensors
-from servable.forge.check.examination import Examination, Inputs, Options, Outputs
+from servable.forge.check.examination import Examination, Options, Outputs
 from servable.forge.profiling import python_code
+from servable.forge.profiling.order import Order, Wanted
 from servable.forge.profiling.resources import Sampler
 from servable.forge.profiling.trace import CALLS
 
@@ -59,68 +61,44 @@ class Direct:
         return None
 
 
-def profile(
-    artifact: Mapping[str, str],
-    engine: str,
-    precision: str,
-    threads: int,
-    how: str,
-    signature: str,
-    data: str,
-    shapes: Mapping[str, list[int]],
-    ranges: Mapping[str, list[float]],
-    batch: int,
-    runs: int,
-    out: str,
-    stats: str,
-    report: Progress,
-) -> None:
-    """Load, warm up, time the runs alone, then profile as many; write what was found to ``out`` as JSON.
-
-    ``how`` is ``framework``, ``cprofile``, ``line`` or ``resources``; ``stats`` is where the Python profilers write
-    their own files, "" if nowhere.
-    """
+def profile(order: Any, report: Progress) -> None:
+    """Load, warm up, time the runs alone, then profile as many; write what was found. Called in the worker."""
+    asked = Order.from_json(order)
+    wanted = asked.wanted
     sampler = Sampler()
     sampler.start()
-    report(f"loading with {engine}")
+    report(f"loading with {asked.engine}")
     with sampler.phase("load"):
-        model = open_here(artifact, engine, precision, threads, report)
+        model = open_here(asked, report)
     subject = Direct(model)
-    options = Options(
-        data=Path(data) if data else None,
-        signature=signature,
-        shapes={name: tuple(sizes) for name, sizes in shapes.items()},
-        ranges={name: (bounds[0], bounds[1]) for name, bounds in ranges.items()},
-        rows=0 if data else batch,
-    )
-    examination = Examination(subject, options)
-    chosen = examination.subject.signatures[examination.main()] if not signature else examination.signatures()[0]
+    examination = Examination(subject, _options(wanted))
+    signature = _signature(examination, wanted)
     with sampler.phase("first run"):
-        inputs = examination.inputs(chosen)
-    call = _call(model, chosen, inputs.batch(batch))
+        inputs = examination.inputs(signature)
+    batch = inputs.batch(wanted.batch)
+    call = _call(model, signature, batch)
     with sampler.phase("warm-up"):
         for _ in range(WARM_UPS):
             call()
-    report(f"{runs} runs alone")
+    report(f"{wanted.runs} runs alone")
     with sampler.phase("runs"):
-        alone = [_timed(call) for _ in range(runs)]
+        alone = [_timed(call) for _ in range(wanted.runs)]
     found: dict[str, Any] = {}
     profiled: list[tuple[float, float]] = []
-    if how != "resources":
-        report(f"{runs} runs, profiled")
+    if wanted.how != "resources":
+        report(f"{wanted.runs} runs, profiled")
         with sampler.phase(PROFILED):
-            found, profiled = _profiled(how, model, artifact, call, runs, Path(stats) if stats else None)
+            found, profiled = _profiled(asked, model, call)
     if not profiled:
         sampler.phases = [phase for phase in sampler.phases if phase.name != PROFILED]
     sampler.stop()
     model.close()
     calls = [Span(CALLS, f"run {number}", *timed) for number, timed in enumerate(profiled or alone, 1)]
     document = {
-        "engine": engine,
-        "signature": chosen.name,
+        "signature": signature.name,
         "inputs": inputs.origin,
-        "rows": _rows(inputs, batch),
-        "shapes": {name: f"{dtype_of(array)}{list(array.shape)}" for name, array in inputs.batch(batch).items()},
+        "rows": next((len(array) for array in batch.values() if array.ndim), 1),
+        "shapes": {name: f"{dtype_of(array)}{list(array.shape)}" for name, array in batch.items()},
         "first_s": subject.first_s,
         "alone": alone,
         "profiled": profiled,
@@ -129,23 +107,37 @@ def profile(
         **found,
         "spans": [*found.get("spans", ()), *calls],
     }
-    Path(out).write_text(json.dumps(document))
+    asked.out.write_text(json.dumps(document))
 
 
-def open_here(artifact: Mapping[str, str], engine: str, precision: str, threads: int, report: Progress) -> Model:
+def open_here(order: Order, report: Progress) -> Model:
     """Load an artifact in this process, its transform around it."""
-    found = Artifact(
-        artifact["kind"], Path(artifact["path"]), settings=Path(artifact["settings"]) if artifact["settings"] else None
-    )
+    artifact, threads = order.artifact, order.wanted.threads
     options = EngineOptions(
-        precision=precision, intra_op_threads=threads, allow_python=True, profile=True, report=report
+        precision=order.precision, intra_op_threads=threads, allow_python=True, profile=True, report=report
     )
-    model = engine_class(engine)().load(found, options)
-    if not artifact["transform"]:
+    model = engine_class(order.engine)().load(replace(artifact, transform=None), options)
+    if artifact.transform is None:
         return model
     from servable.engines.transform import transformed
 
-    return transformed(model, Path(artifact["transform"]))
+    return transformed(model, artifact.transform)
+
+
+def _options(wanted: Wanted) -> Options:
+    return Options(
+        data=wanted.data,
+        signature=wanted.signature,
+        shapes=wanted.shapes,
+        ranges=wanted.ranges,
+        rows=0 if wanted.data else wanted.batch,
+    )
+
+
+def _signature(examination: Examination, wanted: Wanted) -> Signature:
+    if wanted.signature:
+        return examination.signatures()[0]
+    return examination.subject.signatures[examination.main()]
 
 
 def _call(model: Model, signature: Signature, inputs: Tensors) -> Callable[[], object]:
@@ -163,28 +155,29 @@ def _timed(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def _profiled(
-    how: str, model: Model, artifact: Mapping[str, str], call: Callable[[], object], runs: int, stats: Path | None
+    order: Order, model: Model, call: Callable[[], object]
 ) -> tuple[dict[str, Any], list[tuple[float, float]]]:
-    if how == "framework":
-        return _by_framework(model, call, runs)
+    wanted = order.wanted
+    if wanted.by_framework:
+        return _by_framework(model, call, wanted.runs)
     timed: list[tuple[float, float]] = []
 
     def repeat() -> None:
-        timed.extend(_timed(call) for _ in range(runs))
+        timed.extend(_timed(call) for _ in range(wanted.runs))
 
-    if how == "cprofile":
-        return {"functions": python_code.functions(repeat, stats)}, timed
-    folders = [Path(text).parent for text in _code(artifact)]
+    if wanted.how == "cprofile":
+        return {"functions": python_code.functions(repeat, wanted.stats)}, timed
+    folders = [path.parent for path in _code(order.artifact)]
     if not folders:
         raise failed_precondition(
-            f"lines are those of a model.py or transform.py; {artifact['path']} has neither: use --how ops"
+            f"lines are those of a model.py or transform.py; {order.artifact.path} has neither: use --how ops"
         )
-    return {"lines": python_code.lines(repeat, folders, stats)}, timed
+    return {"lines": python_code.lines(repeat, folders, wanted.stats)}, timed
 
 
-def _code(artifact: Mapping[str, str]) -> list[str]:
-    own = [artifact["path"]] if artifact["kind"] == "python" else []
-    return own + [artifact["transform"]] * bool(artifact["transform"])
+def _code(artifact: Artifact) -> list[Path]:
+    own = [artifact.path] if artifact.kind == "python" else []
+    return own if artifact.transform is None else [*own, artifact.transform]
 
 
 def _by_framework(
@@ -198,8 +191,3 @@ def _by_framework(
     last = max((began + seconds for began, seconds in timed), default=0.0)
     kept = [span for span in spans if first - 1 <= span.began <= last + 1][:MOST_SPANS]
     return {"begun": True, "spans": kept, "dropped": len(spans) - len(kept)}, timed
-
-
-def _rows(inputs: Inputs, batch: int) -> int:
-    arrays = inputs.batch(batch).values()
-    return next((len(array) for array in arrays if array.ndim), 1)
