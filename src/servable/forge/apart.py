@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import traceback
+from pathlib import Path
 from typing import IO, Any, Final, TextIO
 
 from servable.core.errors import Code, ServingError
@@ -48,6 +49,17 @@ def answering(parent: int) -> TextIO | None:
     os.dup2(2, 1)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     return answers
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that it started, and they, that run now."""
+    found, at = [pid], 0
+    while at < len(found):
+        for path in Path(f"/proc/{found[at]}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                found += [int(word) for word in path.read_text().split()]
+        at += 1
+    return found
 
 
 def failure(error: Exception) -> dict[str, str]:

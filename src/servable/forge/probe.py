@@ -24,7 +24,7 @@ from servable.engines.base import Artifact
 from servable.engines.plan import choose
 from servable.engines.tuned_plan import Setting
 from servable.forge import arrays
-from servable.forge.apart import end_group, last_words
+from servable.forge.apart import end_group, family, last_words
 from servable.forge.arrays import Tensors
 from servable.forge.verify import Question
 
@@ -153,11 +153,11 @@ class Probe:
 
     def memory(self) -> int:
         """Return the resident bytes of the process and of those that it started."""
-        return sum(_status(pid, "VmRSS:") for pid in _family(self.pid))
+        return sum(_status(pid, "VmRSS:") for pid in family(self.pid))
 
     def peak_memory(self) -> int:
         """Return the most that each of them had, together, in bytes."""
-        return sum(_status(pid, "VmHWM:") for pid in _family(self.pid))
+        return sum(_status(pid, "VmHWM:") for pid in family(self.pid))
 
     def _order(self, order: str, timeout_s: float, **words: Any) -> Any:
         process = self._running()
@@ -226,16 +226,6 @@ def _signature(described: Sequence[Any]) -> Signature:
     ]
     defaults: dict[str, Array] = {word: np.empty(0) for word in given}
     return Signature(name, sides[0], sides[1], defaults=defaults, streamed=streamed)
-
-
-def _family(pid: int) -> list[int]:
-    """Return a process and all that it started."""
-    found = [pid]
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += _family(int(child))
-    return found
 
 
 def _status(pid: int, key: str) -> int:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from servable.forge.apart import family
+
 INTERVAL_S: Final = 0.05
 GPU_INTERVAL_S: Final = 0.5
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -81,6 +83,7 @@ class Sampler:
         self._gpu: Gpu | None = None
         self._gpu_at = -GPU_INTERVAL_S
         self._has_gpu = shutil.which("nvidia-smi") is not None
+        self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
 
     def start(self) -> None:
@@ -101,20 +104,23 @@ class Sampler:
             yield
         finally:
             self.phases.append(Phase(name, began, time.monotonic()))
+            if not self.samples or self.samples[-1].at <= began:  # it was shorter than the interval
+                self._look()
 
     def _watch(self) -> None:
         while not self._ended.wait(self._interval_s):
             self._look()
 
     def _look(self) -> None:
-        now = _totals(self._pid)
-        if self._has_gpu and now.at - self._gpu_at >= GPU_INTERVAL_S:
-            self._gpu, self._gpu_at = ask_gpu(), now.at
-        elapsed = now.at - self._last.at
-        if elapsed > 0:
-            cores = max(0.0, now.cpu_s - self._last.cpu_s) / elapsed
-            self.samples.append(Usage(now.at, cores, now.rss_bytes, now.threads, self._gpu))
-            self._last = now
+        with self._looking:
+            now = _totals(self._pid)
+            if self._has_gpu and now.at - self._gpu_at >= GPU_INTERVAL_S:
+                self._gpu, self._gpu_at = ask_gpu(), now.at
+            elapsed = now.at - self._last.at
+            if elapsed > 0:
+                cores = max(0.0, now.cpu_s - self._last.cpu_s) / elapsed
+                self.samples.append(Usage(now.at, cores, now.rss_bytes, now.threads, self._gpu))
+                self._last = now
 
 
 def summarize(phases: Sequence[Phase], samples: Sequence[Usage]) -> list[Summary]:
@@ -183,7 +189,7 @@ def as_json(sample: Usage) -> dict[str, Any]:
 def _totals(pid: int) -> _Totals:
     """Read what a process and its descendants have taken so far."""
     cpu_s, rss, threads = 0.0, 0, 0
-    for one in _family(pid):
+    for one in family(pid):
         try:
             fields = Path(f"/proc/{one}/stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
@@ -192,15 +198,3 @@ def _totals(pid: int) -> _Totals:
         rss += int(fields[21]) * _PAGE
         threads += int(fields[17])
     return _Totals(time.monotonic(), cpu_s, rss, threads)
-
-
-def _family(pid: int) -> list[int]:
-    found, at = [pid], 0
-    while at < len(found):
-        for path in Path(f"/proc/{found[at]}/task").glob("*/children"):
-            try:
-                found += [int(word) for word in path.read_text().split()]
-            except OSError:
-                continue
-        at += 1
-    return found
