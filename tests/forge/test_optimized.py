@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from servable.engines.tuned_plan import Setting
 from servable.forge.appraisal import Figures
 from servable.forge.measure import BatchTimes, Measured
 from servable.forge.pipeline.optimized import GIVEN, Goal, Optimized, Row, State
+from servable.forge.pipeline.records import digest_of_samples
 from servable.forge.reference import Judged
+from servable.forge.samples import Samples
 
 
 def row(
@@ -72,6 +75,16 @@ def test_what_answers_with_other_shapes_is_never_the_best() -> None:
     found = pipeline(row(GIVEN, 1.0), row("odd", 0.1, fault="another shape"))
     assert found.drop(found.rows[1]) is None
     assert best(found, most=0.99) == GIVEN
+
+
+def test_data_is_known_by_its_rows_and_labels() -> None:
+    rows = {"x": np.ones((2, 3), np.float32)}
+    digests = {
+        digest_of_samples(Samples(rows, "a file", labels=None if labels is None else np.array(labels)))
+        for labels in (None, [0, 1], [1, 0])
+    }
+    assert len(digests | {digest_of_samples(Samples({"x": rows["x"] * 2}, "a file"))}) == 4
+    assert digest_of_samples(Samples(dict(rows), "elsewhere")) in digests
 
 
 def test_nothing_measured_is_no_best() -> None:

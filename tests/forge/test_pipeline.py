@@ -236,6 +236,7 @@ def test_interrupted_it_leaves_whole_artifacts_and_goes_on(model: Path, tmp_path
         rest = process.stderr.read()
         assert process.wait(20) == 130
     assert "Traceback" not in rest
+    assert "the same command goes on" in rest
     assert sorted(one.name for one in resolve_path(out)) == ["tidy"]
     assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("model.onnx"))] == ["tidy/1/model.onnx"]
     assert not list(out.rglob(".forge-*"))

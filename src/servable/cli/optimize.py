@@ -96,7 +96,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise invalid_argument(f"--max-drop {goal.max_drop:g} is no share: expected 0 to 1, such as 0.01 for 1 %")
     if arguments.samples < 1 or not arguments.seconds > 0:
         raise invalid_argument("--samples and --seconds must be above 0")
-    found = optimize(_plan(arguments), lambda line: tell(arguments, line))
+    plan = _plan(arguments)
+    try:
+        found = optimize(plan, lambda line: tell(arguments, line))
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"servable optimize: interrupted; what {plan.out} has is whole, and the same command goes on\n"
+        )
+        raise
     report, table = optimized_report(found, goal), artifacts_table(found, goal)
     if arguments.html is not None:
         put_report(report, table, arguments.html, "html")
