@@ -40,6 +40,13 @@ def test_reading_alone_tells_signatures_parameters_and_costs(capsys: pytest.Capt
         assert text in out
 
 
+def test_what_initializes_a_model_is_no_signature_to_call(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, MODELS / "tokens", "--no-engines")
+    assert code == DONE
+    assert "classify" in out
+    assert "__saved_model_init_op" not in out
+
+
 def test_every_operation_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, MODELS / "pictures.pt2", "--no-engines", "--ops")
     (line,) = [line for line in out.splitlines() if "first/conv2d " in line]

@@ -154,11 +154,11 @@ def test_settings_that_cannot_be_read_leave_the_order_as_it_is(tmp_path: Path) -
 
 
 def test_settings_that_state_signatures_count_beside_a_file_too(tmp_path: Path) -> None:
-    put(tmp_path, *BY_PRECEDENCE, "any.tflite", "servable.toml")
+    put(tmp_path, *BY_PRECEDENCE, "any.onnx", "any.tflite", "servable.toml")
     settings = tmp_path / "servable.toml"
-    for name in ("model.tflite", "model.pt2", "model.pt", "graph.pb"):
+    for name in ("model.onnx", "model.tflite", "model.pt2", "model.pt", "graph.pb"):
         assert artifact_of_file(tmp_path / name).settings == settings
-    for name in ("model.onnx", "any.tflite", "model.py"):
+    for name in ("any.onnx", "any.tflite", "model.py"):
         assert artifact_of_file(tmp_path / name).settings is None
 
 

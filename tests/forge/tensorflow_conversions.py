@@ -120,6 +120,18 @@ class _Conversions:
         self.run("two-tflite", convert_saved_model.to_tflite, source)
         self.run("two-onnx-absent", convert_saved_model.to_onnx, source, signature="absent")
 
+        words = Words(tf)
+        folder = self.target("words-saved_model")
+        tf.saved_model.save(words.module, str(folder), signatures={"mean": words.mean, "upper": words.upper})
+        source = Artifact("saved_model", folder)
+        self.run("upper-graph_def", convert_saved_model.to_graph_def, source, signature="upper")
+        self.run("upper-onnx", convert_saved_model.to_onnx, source, signature="upper")
+        for kind in ("onnx", "openvino", "graph_def"):
+            self.run(f"mean-{kind}", getattr(convert_saved_model, f"to_{kind}"), source, signature="mean")
+        self.run("mean-tflite", convert_saved_model.to_tflite, source, signature="mean")
+        here = {"code": f"{Path(__file__).resolve()}:free_steps", "signature": "predict"}
+        self.run("free-tflite", convert_live.to_tflite, Artifact("checkpoint", Path("x")), **here)
+
         class Jpegs(tf.Module):  # type: ignore[misc]
             @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="files")])  # type: ignore[untyped-decorator]
             def __call__(self, files: Any) -> dict[str, Any]:
@@ -219,6 +231,31 @@ def lstm() -> Any:
             layers.Dense(3, name="probs"),
         ]
     )
+
+
+def free_steps() -> Any:
+    """Return a recurrent layer over any number of steps, which TFLite cannot."""
+    import keras
+
+    return keras.Sequential([keras.Input((None, 2), name="steps"), keras.layers.LSTM(2)])
+
+
+class Words:
+    """Two signatures: int64 with a free size beside the batch, and strings."""
+
+    def __init__(self, tf: Any) -> None:
+        self.module = tf.Module()
+        self.module.table = table = tf.Variable(np.arange(20, dtype=np.float32).reshape(10, 2))
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int64, name="ids")])  # type: ignore[untyped-decorator]
+        def mean(ids: Any) -> dict[str, Any]:
+            return {"mean": tf.reduce_mean(tf.gather(table, ids), 1)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])  # type: ignore[untyped-decorator]
+        def upper(texts: Any) -> dict[str, Any]:
+            return {"upper": tf.strings.upper(texts)}
+
+        self.mean, self.upper = mean, upper
 
 
 def normalized(tf: Any) -> Any:

@@ -16,8 +16,9 @@ from servable.forge.inspection.as_text import write_text
 from servable.forge.inspection.costs import count
 from servable.forge.inspection.formats import artifact_at, inspect
 from servable.forge.inspection.graph import Graph, Inspection, Node
-from servable.forge.inspection.grouping import Box, boxes, live_nodes
+from servable.forge.inspection.grouping import Box, boxes, live_nodes, span
 from servable.forge.inspection.layering import arrange
+from servable.forge.inspection.names import scopes
 from servable.forge.inspection.page import page, write_page
 from servable.forge.inspection.summary import summarize
 from servable.forge.inspection.tensorboard import graph_def, write_events
@@ -183,6 +184,18 @@ def test_a_page_asks_for_nothing_and_holds_no_markup_of_others(tmp_path: Path) -
     assert json.loads(data)["graphs"][0]["root"]["children"][1]["full"] == evil
 
 
+def test_a_group_is_called_by_its_ends_without_what_both_are_in() -> None:
+    assert span("a/b/Conv", "a/c/Relu") == "b/Conv … c/Relu"
+    assert span("a/Conv", "a/Conv") == "Conv"
+    assert span("Conv", "a/Relu") == "Conv … a/Relu"
+
+
+def test_what_passes_into_a_function_stands_inside_of_it() -> None:
+    assert scopes("Func/call/input/_0") == scopes("call/input/_0")
+    assert scopes("Func/x") == ("Func", "x")
+    assert scopes("call/Func/x") == ("call", "Func", "x")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     path = write_page(read("tokens"), tmp_path / "tokens.html")
@@ -203,4 +216,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert "20 times" in about
             assert browser.evaluate("document.querySelector('svg .chosen') !== null")
             assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            strips = "document.querySelectorAll('main .strip').length"
+            assert browser.evaluate(f"dispatchEvent(new Event('beforeprint')) && {strips}") == browser.evaluate(
+                "JSON.parse(document.getElementById('data').textContent).graphs[0].root.rows.length"
+            )
+            assert browser.evaluate(f"dispatchEvent(new Event('afterprint')) && {strips}") == 0
             assert browser.complaints() == []

@@ -8,6 +8,7 @@ from typing import Any
 
 from servable.cli.tables import print_table
 from servable.core.signatures import Signature
+from servable.core.tensors import DTYPES_BY_NAME
 from servable.forge.inspection.graph import Inspection
 from servable.forge.inspection.summary import Summary, by_dtype, same_operations, shape_text
 from servable.report.units import BYTES, Step, Unit, quantity
@@ -30,6 +31,8 @@ def print_signatures(signatures: Mapping[str, Signature]) -> None:
     """Print the inputs and outputs of every signature."""
     rows: list[tuple[str, ...]] = []
     for name, signature in signatures.items():
+        if any(spec.dtype.name not in DTYPES_BY_NAME for spec in signature.outputs.values()):
+            continue  # what initializes a SavedModel: nobody calls it
         shown = name
         for kind, specs in (("in", signature.inputs), ("out", signature.outputs)):
             for spec in specs.values():
@@ -60,6 +63,9 @@ def _print_parameters(inspection: Inspection) -> None:
         (dtype, f"{tensors:,}", f"{numbers:,}", quantity(size, BYTES))
         for dtype, (tensors, numbers, size) in by_dtype(parameters).items()
     ]
+    if not rows:
+        sys.stdout.write("parameters: none\n")
+        return
     if len(rows) > 1:
         numbers, size = sum(p.count for p in parameters), sum(p.size_bytes for p in parameters)
         rows.append(("all", f"{len(parameters):,}", f"{numbers:,}", quantity(size, BYTES)))

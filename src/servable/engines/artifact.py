@@ -30,8 +30,9 @@ FILES: Final = MappingProxyType(
     }
 )
 """File of a version -> kind of artifact, by precedence. A SavedModel is a folder and comes before all of them."""
-SIGNED_BY_SETTINGS: Final = frozenset({"tflite", "torch_export", "torchscript", "graph_def"})
-"""Kinds whose signatures may stand in the ``servable.toml`` beside them, because their format cannot hold all of it."""
+SIGNED_BY_SETTINGS: Final = frozenset({"tflite", "torch_export", "torchscript", "graph_def", "onnx", "openvino"})
+"""Kinds whose signatures, or further names of the one, may stand in the ``servable.toml`` beside them, because their
+format cannot hold all of it."""
 
 _UNSERVED = "saved_model.pbtxt"
 _KINDS_BY_SUFFIX = {

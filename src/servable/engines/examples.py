@@ -5,7 +5,7 @@ Errors of an Example have the words that TensorFlow's own parser uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 from servable import protos
 from servable.core.errors import ServingError, failed_precondition, invalid_argument
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
-from servable.core.spans import Span
 from servable.core.tensors import BOOL, FLOAT32, STRING, Array, DType
-from servable.engines.base import Caller, Model
+from servable.engines.added import Compute, ExtendedModel
+from servable.engines.base import Model
 from servable.engines.example_settings import ExampleSettings, FeatureSettings, read_example_settings
 
 INPUT: Final = "inputs"
@@ -127,13 +127,14 @@ class ExampleSignature:
             f"tensorflow/serving/{settings.method}",
         )
 
-    def run(self, compute: Callable[..., dict[str, Array]], rows: Array, outputs: Sequence[str]) -> dict[str, Array]:
+    def run(self, compute: Compute, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Parse, compute with the model's own ``run``, and name the outputs as the method does."""
+        rows = inputs[INPUT]
         if rows.ndim != 1:
             raise invalid_argument(f"{INPUT} has shape {list(rows.shape)}; expected one serialized tf.Example a row")
         features = [_features(row) for row in rows]
-        inputs = {**self._inner.defaults, **{parser.input: parser.parse(features) for parser in self._parsers}}
-        ordered = {name: inputs[name] for name in self._inner.inputs}
+        parsed = {**self._inner.defaults, **{parser.input: parser.parse(features) for parser in self._parsers}}
+        ordered = {name: parsed[name] for name in self._inner.inputs}
         wanted = tuple({self._outputs[name]: None for name in outputs if name in self._outputs})
         found = compute(self._inner.name, ordered, wanted) if wanted else {}
         return {name: self._named(name, found, len(rows)) for name in outputs}
@@ -145,55 +146,6 @@ class ExampleSignature:
         return array.astype(np.float32, copy=False) if "float" in array.dtype.name else array
 
 
-class ExampleModel(Model):
-    """A model with further signatures; takes the model over."""
-
-    def __init__(self, model: Model, added: Mapping[str, ExampleSignature]) -> None:
-        self.engine = model.engine
-        self.precision = model.precision
-        self.concurrent = model.concurrent
-        self.uses = model.uses
-        self.signatures = {**model.signatures, **{name: each.signature for name, each in added.items()}}
-        self._model = model
-        self._added = added
-
-    def calling(self, caller: Caller) -> Model:
-        """Let the model call others."""
-        return ExampleModel(self._model.calling(caller), self._added)
-
-    def run(self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Parse what is to be parsed, and compute."""
-        added = self._added.get(signature)
-        if added is None:
-            return self._model.run(signature, inputs, outputs)
-        return added.run(self._model.run, inputs[INPUT], outputs)
-
-    def stream(
-        self, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str]
-    ) -> Generator[dict[str, Array], None, None]:
-        """Compute in parts where the model does."""
-        if signature in self._added:
-            yield self.run(signature, inputs, outputs)
-        else:
-            yield from self._model.stream(signature, inputs, outputs)
-
-    def begin_profile(self) -> bool:
-        """Let the model begin."""
-        return self._model.begin_profile()
-
-    def end_profile(self) -> list[Span]:
-        """Return what the model noted."""
-        return self._model.end_profile()
-
-    def begin_serving(self) -> None:
-        """Tell the model: one in a process of its own was loaded at a lower priority."""
-        self._model.begin_serving()
-
-    def close(self) -> None:
-        """Close the model."""
-        self._model.close()
-
-
 def with_examples(model: Model, path: Path) -> Model:
     """Return the model with the signatures that its ``servable.toml`` adds; it is closed if that says nonsense."""
     try:
@@ -201,7 +153,7 @@ def with_examples(model: Model, path: Path) -> Model:
     except ServingError:
         model.close()
         raise
-    return ExampleModel(model, added) if added else model
+    return ExtendedModel(model, added) if added else model
 
 
 def _features(row: bytes) -> Any:

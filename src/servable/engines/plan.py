@@ -148,8 +148,11 @@ def load(choice: Choice, artifact: Artifact, options: EngineOptions) -> Model:
         model = in_streams(engine_class(choice.engine)().load(artifact, options), options.streams)
     if artifact.settings is None:
         return model
+    from servable.engines import named
     from servable.engines.examples import with_examples
 
+    if artifact.kind in named.KINDS:
+        model = named.with_names(model, artifact.settings)
     return with_examples(model, artifact.settings)
 
 

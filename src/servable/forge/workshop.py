@@ -6,6 +6,7 @@ Nothing appears under the final name before the comparison was passed: not after
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from servable.core.progress import Progress, unheard
 from servable.core.scratch import orderly_end, scratch
 from servable.core.signatures import main_signature
 from servable.engines.base import Artifact, EngineOptions, Model
+from servable.engines.named import KINDS as NAMED
 from servable.engines.plan import Choice, artifact_of_file, choose, complete, find_artifact, load
 from servable.forge import arrays
 from servable.forge.artifacts import MAIN_FILES, bytes_of, copy_companions, destination
@@ -30,6 +32,7 @@ from servable.lifecycle.intake import publish
 from servable.lifecycle.layout import file_error
 
 SCRATCH: Final = ".forge"
+_SCARCE_BYTES: Final = 1 << 20
 CALIBRATION_ROWS: Final = 64
 
 
@@ -173,7 +176,13 @@ def scratch_beside(place: Path) -> Iterator[Path]:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with scratch(place.parent, f"{SCRATCH}-") as folder:
-                yield folder
+                try:
+                    yield folder
+                except ServingError as error:
+                    told = explained(error, place.parent, shutil.disk_usage(folder).free)
+                    if told is error:
+                        raise
+                    raise told from error
         except OSError as error:
             raise file_error(error, Path(error.filename or place)) from None
         finally:
@@ -195,6 +204,13 @@ def _calibration(job: Job, reference: Model | None) -> Samples | None:
         "so its accuracy on real inputs is unknown; give some with --data"
     )
     return made_up_for(reference, signature, CALIBRATION_ROWS)
+
+
+def explained(error: ServingError, folder: Path, free_bytes: int) -> ServingError:
+    """Return an error that says so if the disk is full: frameworks then speak of streams, or name no file."""
+    if free_bytes >= _SCARCE_BYTES or error.code not in {Code.INTERNAL, Code.FAILED_PRECONDITION}:
+        return error
+    return ServingError(Code.RESOURCE_EXHAUSTED, f"{folder} has {free_bytes:,} bytes left on its disk: {error.message}")
 
 
 def _apply(job: Job, target: Path, folder: Path, calibration: Samples | None) -> Facts:
@@ -226,7 +242,7 @@ def _publish(step: Step, made: Artifact, target: Path, place: Path) -> Artifact:
     if not place.suffix:
         return find_artifact(publish(target, place.parent, int(place.name)))
     sidecar = target / "servable.toml"
-    if sidecar.exists() and "[signatures" in sidecar.read_text():
+    if step.writes not in NAMED and sidecar.exists() and "[signatures" in sidecar.read_text():
         raise failed_precondition(
             f"{step.name}: {place.name} alone cannot hold the model's signatures; give a folder, "
             f"where {sidecar.name} goes beside it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,7 @@ def to_onnx(source: Artifact, target: Path, task: Task) -> Facts:
 def graph_def_to_openvino(source: Artifact, target: Path, task: Task) -> Facts:
     """Convert a frozen graph: directly, or through ONNX if it repeats."""
     frozen, names, others = open_graph(source, task)
-    if graphs.has_loops(frozen.graph):
-        with tempfile.TemporaryDirectory(dir=target.parent) as between:
-            onnx_files.from_frozen(frozen, source.path, Path(between))
-            facts = openvino_files.from_onnx(Artifact("onnx", Path(between, "model.onnx")), target, Task())
-        facts["way"] = "through ONNX, since it repeats"
-    else:
-        facts = openvino_files.from_frozen(frozen, source.path, target)
+    facts = openvino_files.from_frozen(frozen, source.path, target, task)
     state_names(frozen.signature, target, names)
     return facts | onnx_files.renamed(names, others, "OpenVINO")
 

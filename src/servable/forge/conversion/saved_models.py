@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,14 +35,7 @@ def to_onnx(source: Artifact, target: Path, task: Task) -> Facts:
 def to_openvino(source: Artifact, target: Path, task: Task) -> Facts:
     """Convert one signature: directly, or through ONNX if it repeats, where OpenVINO would keep slow loops."""
     frozen, names, others = _one(source, task, "OpenVINO")
-    if graphs.has_loops(frozen.graph):
-        task.report(f"signature {frozen.signature.name} repeats: through ONNX, which has an operation for that")
-        with tempfile.TemporaryDirectory(dir=target.parent) as between:
-            onnx_files.from_frozen(frozen, source.path, Path(between))
-            facts = openvino_files.from_onnx(Artifact("onnx", Path(between, "model.onnx")), target, Task())
-        facts["way"] = "through ONNX, since it repeats"
-    else:
-        facts = openvino_files.from_frozen(frozen, source.path, target)
+    facts = openvino_files.from_frozen(frozen, source.path, target, task)
     state_names(frozen.signature, target, names)
     return facts | onnx_files.renamed(names, others, "OpenVINO")
 

@@ -136,13 +136,13 @@ class _Maker:
                 children += inner
                 continue
             names = [child.name for child in inner if child.kind in ("op", "scope")] or [inner[0].name]
-            children.append(Box(_span(names[0], names[-1]), "part", next(self._numbers), children=inner))
+            children.append(Box(span(names[0], names[-1]), "part", next(self._numbers), children=inner))
         box.children = children
         if len(children) > _MOST_CHILDREN and len(children) < sum(last - first for first, last in parts):
             self._split(box, links)
 
 
-def _span(first: str, last: str) -> str:
+def span(first: str, last: str) -> str:
     """Return a name for all from one operation to another, without the scopes that both are in."""
     own, other = scopes(first), scopes(last)
     shared = 0
