@@ -12,7 +12,8 @@ from typing import Any, Final
 from servable.core.errors import failed_precondition
 from servable.core.signatures import Signature
 from servable.engines.base import Artifact
-from servable.forge.conversion.tensorflow_graphs import Frozen, one_line, unsupported
+from servable.forge.conversion import to_onnx as onnx_files
+from servable.forge.conversion.tensorflow_graphs import Frozen, has_loops, one_line, unsupported
 from servable.forge.steps import Facts, Task
 
 _NO_RULE: Final = re.compile(r"No conversion rule found for operations: ([\w, ]+)")
@@ -33,8 +34,21 @@ def from_onnx(source: Artifact, target: Path, task: Task) -> Facts:
     return save(openvino, model, target)
 
 
-def from_frozen(frozen: Frozen, source: Path, target: Path) -> Facts:
-    """Write the IR of a frozen TensorFlow graph without loops, with the signature's names and shapes."""
+def from_frozen(frozen: Frozen, source: Path, target: Path, task: Task) -> Facts:
+    """Write the IR of a frozen TensorFlow graph, with the signature's names and shapes.
+
+    One that repeats goes through ONNX: OpenVINO would keep slow loops, where ONNX has an operation for that.
+    """
+    if not has_loops(frozen.graph):
+        return _directly(frozen, source, target)
+    task.report(f"signature {frozen.signature.name} repeats: through ONNX, which has an operation for that")
+    with tempfile.TemporaryDirectory(dir=target.parent) as between:
+        onnx_files.from_frozen(frozen, source, Path(between))
+        facts = from_onnx(Artifact("onnx", Path(between, "model.onnx")), target, Task())
+    return {**facts, "way": "through ONNX, since it repeats"}
+
+
+def _directly(frozen: Frozen, source: Path, target: Path) -> Facts:
     openvino: Any = importlib.import_module("openvino")
     # From a file: OpenVINO's reader of graphs in memory has its troubles with functions without structure.
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
