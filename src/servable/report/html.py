@@ -114,9 +114,10 @@ class _Page:
             for index, cell in enumerate(row):
                 kind = " ".join(filter(None, ("number" if cell.numeric else "", _tone(cell.tone)))) or None
                 first = index == 0 and not numeric[0]
-                line.append(
-                    node("th" if first else "td", {"scope": "row" if first else None, "class": kind}, plain_cell(cell))
-                )
+                text = plain_cell(cell)
+                if SIGNS[cell.tone]:
+                    text = text.replace(" ", "\N{NO-BREAK SPACE}", 1)  # the sign stays beside its word
+                line.append(node("th" if first else "td", {"scope": "row" if first else None, "class": kind}, text))
             body.append(line)
         caption = node("caption", None, table.caption) if table.caption else None
         made = node("table", None, caption, node("thead", None, node("tr", None, *head)), body)
