@@ -18,7 +18,7 @@ demo: .venv/.core ## set up, build the small examples, serve them, call them (DE
 
 # Two processes, for two cores: most tests wait for processes of their own. With PYTEST there is one. What runs apart
 # is shown after the others, then what failed anywhere.
-APART := tests/forge tests/conformance
+APART := tests/forge tests/conformance tests/contract
 
 define run-tests
 	@mkdir -p build
