@@ -25,12 +25,13 @@ loop_watch.install()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Plans of whoever works here are not for the tests: they are of the same models. Peers that are installed are.
+# Plans of whoever works here are not for the tests: they are of the same models. What is installed is.
 _cache = tempfile.TemporaryDirectory(prefix="servable-tests-cache-")
-_installed = cache_dir() / "peers"
-if _installed.is_dir():
-    (Path(_cache.name) / "servable").mkdir()
-    (Path(_cache.name) / "servable" / "peers").symlink_to(_installed)
+for _kind in ("peers", "converters"):
+    _installed = cache_dir() / _kind
+    if _installed.is_dir():
+        (Path(_cache.name) / "servable").mkdir(exist_ok=True)
+        (Path(_cache.name) / "servable" / _kind).symlink_to(_installed)
 os.environ["XDG_CACHE_HOME"] = _cache.name
 
 

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to convert, to what, and how it is called."""
     parser.description = (
         "Makes another format of a model, compares what both answer at several batch sizes, and keeps the result "
-        "only if they agree. Names, types, free dimensions and signatures survive."
+        "only if they agree. Names, types, free dimensions and signatures survive. PyTorch and ONNX become TFLite by a "
+        "converter in an environment of its own: servable converters list."
     )
     parser.epilog = (
         "exit codes: 0 done and verified, 1 failed, nothing kept, 2 wrong usage; "

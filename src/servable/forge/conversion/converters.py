@@ -57,8 +57,8 @@ CONVERTERS: Final[Mapping[str, Converter]] = MappingProxyType(
                 "litert-torch",
                 "torch modules and ONNX to TFLite, with the torch that is installed here",
                 (sys.version_info[0], sys.version_info[1]),
-                download_mb=290,
-                disk_mb=1010,
+                download_mb=240,
+                disk_mb=1060,
                 borrows=("torch",),
             ),
         )

@@ -15,10 +15,13 @@ import numpy as np
 import torch
 
 from servable.core.errors import Code, ServingError, failed_precondition, unimplemented
-from servable.core.signatures import Signature
+from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import STRING, Array
 from servable.engines import onnx_model
+from servable.engines.artifact import SETTINGS_FILE
 from servable.engines.base import Artifact
+from servable.engines.fitting import match
+from servable.engines.signature_settings import read_signature_settings
 from servable.forge.conversion import torch_to_tflite as to_tflite
 from servable.forge.conversion.onnx_node import Node, Tensor
 from servable.forge.conversion.onnx_operations import OPERATIONS
@@ -112,7 +115,8 @@ def to_tflite_file(source: Artifact, target: Path, task: Task) -> Facts:
     except Exception as error:
         said = " ".join(str(error).split())[:400]
         raise failed_precondition(f"{source.path}: its graph cannot be traced in torch: {said}") from error
-    return to_tflite.write(program, list(shapes), _served(signature, found, shapes, rows), rows, target, task)
+    served = _served(signature, found, shapes, rows)
+    return to_tflite.write(program, list(shapes), served, rows, target, task, _further_names(target, served))
 
 
 def _served(
@@ -124,6 +128,27 @@ def _served(
     inputs = {name: replace(spec, shape=shapes[name], node="") for name, spec in signature.inputs.items()}
     outputs = {name: replace(spec, shape=tuple(found[name].shape), node="") for name, spec in signature.outputs.items()}
     return replace(signature, inputs=to_tflite.freed(inputs, free), outputs=to_tflite.freed(outputs, free))
+
+
+def _further_names(target: Path, served: Signature) -> dict[str, Signature]:
+    """Return the names that the source's ``servable.toml``, which came along, gives the signature and its tensors."""
+    settings = target / SETTINGS_FILE
+    stated = read_signature_settings(settings) if settings.is_file() else {}
+
+    def named(said: Mapping[str, TensorSpec], own: Mapping[str, TensorSpec], where: str) -> dict[str, TensorSpec]:
+        found = match(said, own, f"{settings}: signatures.{where}", where)
+        return {name: replace(own[theirs], name=name, node=theirs) for name, theirs in found.items()}
+
+    return {
+        name: replace(
+            served,
+            name=name,
+            inputs=named(one.inputs, served.inputs, "input"),
+            outputs=named(one.outputs, served.outputs, "output"),
+        )
+        for name, one in stated.items()
+        if name != served.name
+    }
 
 
 def _read(path: Path) -> Any:

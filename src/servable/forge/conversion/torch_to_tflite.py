@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from servable.core.errors import failed_precondition
@@ -45,33 +46,37 @@ def sizes(what: str, spec: TensorSpec, rows: int) -> tuple[int, ...]:
     return tuple(rows if size is None else size for size in spec.shape)
 
 
-def write(program: Any, inputs: Sequence[str], signature: Signature, rows: int, target: Path, task: Task) -> Facts:
+def write(
+    program: Any,
+    inputs: Sequence[str],
+    signature: Signature,
+    rows: int,
+    target: Path,
+    task: Task,
+    others: Mapping[str, Signature] = MappingProxyType({}),
+) -> Facts:
     """Write ``model.tflite`` of an exported program that computes ``rows`` rows, and its signature beside it.
 
-    ``inputs`` are its arguments' names, in order; it returns a dict. ``signature`` is the source's: where its rows are
-    free, they are stated as free.
+    ``inputs`` are its arguments' names, in order; it returns a dict. ``signature`` is the source's, with its rows free
+    where they are to be; ``others`` are further names of it.
     """
     torch: Any = importlib.import_module("torch")
+    file, settings = target / "model.tflite", target / SETTINGS_FILE
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         saved = Path(folder, "program.pt2")
         torch.export.save(program, saved)
-        converters.run_in(
-            LITERT_TORCH,
-            _CONVERT,
-            {
-                "program": str(saved),
-                "target": str(target / "model.tflite"),
-                "signature": signature.name,
-                "inputs": list(inputs),
-            },
-            task.report,
-        )
+        order = {"program": str(saved), "target": str(file), "signature": signature.name, "inputs": list(inputs)}
+        converters.run_in(LITERT_TORCH, _CONVERT, order, task.report)
     free = any(spec.shape and spec.shape[0] is None for spec in signature.inputs.values())
     # The name of a signature is kept; that it is the default one as well, as in any other form.
     names = dict.fromkeys((signature.name, DEFAULT_SIGNATURE))
-    write_signature_settings(target / SETTINGS_FILE, {name: replace(signature, name=name) for name in names})
+    stated = {name: replace(signature, name=name) for name in names} | dict(others)
+    if free or len(stated) > 1:
+        write_signature_settings(settings, stated)
+    elif settings.is_file():
+        write_signature_settings(settings, {})  # what came along says nothing that the file does not
     notes = [f"takes any number of rows, in blocks of {rows} (--batch N; {SETTINGS_FILE})"] if free else []
-    return {"bytes": (target / "model.tflite").stat().st_size, "notes": notes} if notes else {}
+    return {"bytes": file.stat().st_size} | ({"notes": notes} if notes else {})
 
 
 def freed(specs: Mapping[str, TensorSpec], free: bool) -> dict[str, TensorSpec]:
