@@ -13,6 +13,8 @@ from servable.cli import main
 from servable.engines.base import Artifact
 from servable.forge.artifacts import find_source
 
+ROWS = 100
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
@@ -21,7 +23,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "data.npz", **models.pictures(64), labels=np.arange(64) % 5)  # type: ignore[arg-type]
+    np.savez(tmp_path / "data.npz", **models.pictures(ROWS), labels=np.arange(ROWS) % 5)  # type: ignore[arg-type]
     return tmp_path / "data.npz"
 
 
@@ -44,23 +46,27 @@ def test_it_prints_what_it_made(
     assert (tmp_path / "out" / "1" / "model.onnx").exists()
 
 
-def test_json_has_all_of_it(source: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quantize(source, tmp_path / "small.onnx", "--fp16", "--json", "--quiet") == 0
+def test_json_has_all_of_it(source: Artifact, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quantize(source, tmp_path / "small.onnx", "--fp16", "--data", str(data), "--json", "--quiet") == 0
     said = capsys.readouterr()
     document = json.loads(said.out)
     assert said.err == ""
     assert document["step"] == "fp16-onnx"
     assert document["bytes_after"] < 0.75 * document["bytes_before"]
-    assert document["verdict"]["ok"]
+    verdict = document["verdict"]
+    assert verdict["ok"]
+    assert "the same top class for >= 99 % of rows" in verdict["tolerance"], "which 100 rows can tell"
+    assert sum(one["asked"] for one in verdict["differences"]) >= ROWS, "all rows are compared"
 
 
 def test_what_is_not_good_enough_is_a_failure(
     source: Artifact, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "labels.txt").write_text("\n".join(["1"] * 63))
-    words = ("--int8", "--toolchain", "onnxruntime", "--data", str(data))
-    assert quantize(source, tmp_path / "out", *words, "--labels", str(tmp_path / "labels.txt")) == 1
-    assert f"there are 63 labels for 64 rows of {data}" in capsys.readouterr().err
+    for count in (ROWS - 1, ROWS + 1):
+        (tmp_path / "labels.txt").write_text("\n".join(["1"] * count))
+        words = ("--int8", "--toolchain", "onnxruntime", "--data", str(data))
+        assert quantize(source, tmp_path / "out", *words, "--labels", str(tmp_path / "labels.txt")) == 1
+        assert f"there are {count} labels for {ROWS} rows of {data}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
