@@ -20,6 +20,15 @@ from servable.forge.measure import Candidate, Measured, alternate, begin, compar
 from servable.forge.probe import Probe
 from servable.forge.samples import Samples
 
+FIXED = """
+from servable import Tensor
+
+
+class Doubles:
+    def predict(self, x: Tensor["float32", 2]) -> Tensor["float32", 2]:
+        return 2 * x
+"""
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
@@ -79,6 +88,24 @@ def test_a_process_that_is_killed_is_a_reason_and_stays_one(network: Artifact) -
         for _ in range(2):
             with pytest.raises(ServingError, match="ended by SIGKILL"):
                 probe.time(1, 0.01)
+
+
+def test_a_process_that_takes_too_long_is_given_up(network: Artifact) -> None:
+    with Probe(network, Setting()) as probe:
+        for _ in range(2):
+            with pytest.raises(ServingError, match=r"took longer than 0\.001 s"):
+                probe.load(timeout_s=0.001)
+
+
+def test_runs_end_by_their_number_too_and_sizes_are_those_the_model_takes(tmp_path: Path) -> None:
+    code = tmp_path / "model.py"
+    code.write_text(FIXED)
+    with Probe(Artifact("python", code), Setting()) as probe:
+        probe.load()
+        probe.feed()
+        assert len(probe.time(2, 0.2, least=1, most=4)) == 4
+        with pytest.raises(ServingError, match="takes batches of 2, not of 3"):
+            probe.time(3, 0.2)
 
 
 def test_nothing_stays_behind(network: Artifact) -> None:

@@ -161,6 +161,26 @@ def test_publish_never_overwrites_and_leaves_nothing_behind(tmp_path) -> None:
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["003", "4"]
 
 
+def test_what_cannot_be_copied_leaves_not_even_a_folder(tmp_path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "model.onnx").symlink_to(tmp_path / "gone.onnx")
+    with pytest.raises(ServingError) as caught:
+        publish(made, tmp_path / "m")
+    assert caught.value.code is Code.UNAVAILABLE
+    assert "No such file or directory" in caught.value.message
+    assert "[(" not in caught.value.message, "words, not a list of tuples"
+    assert not (tmp_path / "m").exists()
+
+
+def test_publish_sweeps_what_a_killed_one_left_and_its_own_place_stays_hidden(tmp_path) -> None:
+    source, base = tmp_path / "model.onnx", tmp_path / "m"
+    source.write_bytes(b"m")
+    (base / ".incoming-x" / "1").mkdir(parents=True)
+    publish(source, base)
+    assert [found.name for found in base.iterdir()] == ["1"]
+
+
 def test_publish_refuses_a_damaged_source(tmp_path) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "model.onnx").write_bytes(b"onnx")

@@ -126,6 +126,7 @@ def publish(source: Path, base_path: Path, version: int | None = None) -> Path:
         raise not_found(f"{source} does not exist")
     if version is not None and version < 0:
         raise invalid_argument(f"{version} is not a version: versions are 0 and more")
+    is_new = not base_path.exists()
     try:
         damage = disagreement(source)
         if damage:
@@ -139,6 +140,10 @@ def publish(source: Path, base_path: Path, version: int | None = None) -> Path:
         return _publish(source, base_path, base_path / str(version))
     except OSError as error:
         raise file_error(error, Path(error.filename or base_path)) from None
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                base_path.rmdir()  # stays if something came into it
 
 
 def _publish(source: Path, base_path: Path, target: Path) -> Path:

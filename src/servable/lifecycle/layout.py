@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,4 +81,6 @@ def file_error(error: OSError, path: Path) -> ServingError:
         return not_found(f"{path} is not a directory")
     if isinstance(error, PermissionError):
         return ServingError(Code.PERMISSION_DENIED, f"{path} may not be read: {error.strerror}")
+    if isinstance(error, shutil.Error):  # a list of what could not be copied where, and why
+        return unavailable(f"{path} cannot be used: {error.args[0][0][2]}")
     return unavailable(f"{path} cannot be used: {error.strerror or error}")
