@@ -253,7 +253,7 @@ class Words:
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])  # type: ignore[untyped-decorator]
         def upper(texts: Any) -> dict[str, Any]:
-            return {"upper": tf.strings.upper(texts)}
+            return {"upper": tf.strings.upper(texts), "lengths": tf.strings.length(texts)}
 
         self.mean, self.upper = mean, upper
 

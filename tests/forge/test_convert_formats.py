@@ -239,7 +239,7 @@ class TestTensorFlow:
     @pytest.mark.parametrize(
         ("name", "code", "said"),
         [
-            ("upper-onnx", "UNIMPLEMENTED", "ONNX has no StringUpper"),
+            ("upper-onnx", "UNIMPLEMENTED", "ONNX has no StringLength"),
             ("free-tflite", "FAILED_PRECONDITION", "tensorflow_conversions.py:free_steps: signature predict"),
             ("two-onnx", "INVALID_ARGUMENT", "has the signatures double, sum: choose one with --signature"),
             ("two-onnx-absent", "INVALID_ARGUMENT", "has no signature 'absent'; there are double, sum"),

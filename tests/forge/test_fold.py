@@ -13,7 +13,7 @@ import pytest
 from servable.core.errors import Code, ServingError
 from servable.engines.base import Artifact
 from servable.engines.plan import find_artifact
-from servable.forge.artifacts import find_source
+from servable.forge.artifacts import destination, find_source
 from servable.forge.conversion.fold_graph import removed
 from servable.forge.conversion.freeze_steps import fold_step
 from servable.forge.conversion.steps import step_between
@@ -54,6 +54,13 @@ def test_onnx_becomes_openvino_and_is_folded(network: Artifact, tmp_path: Path) 
     np.testing.assert_allclose(
         outputs["output"], catalog.reference("simple_cnn", inputs)["output"], rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("name", ["frozen.pb", "frozen.pbtxt", "frozen.onnx"])
+def test_a_frozen_graph_wants_a_folder_and_says_so_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ServingError, match=r"goes to a folder, where servable\.toml beside it holds its signature"):
+        destination(tmp_path / name, "graph_def")
+    assert destination(tmp_path / "frozen", "graph_def") == tmp_path / "frozen" / "1"
 
 
 def test_what_was_removed_is_told_by_type() -> None:

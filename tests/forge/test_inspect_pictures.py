@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.report.browser import CHROMIUM, Browser
 from servable.core.errors import ServingError
 from servable.engines import frozen_graph
 from servable.engines.base import Artifact
-from servable.forge.inspection.as_text import write_text
+from servable.forge.inspection.as_text import as_text, write_text
 from servable.forge.inspection.costs import count
 from servable.forge.inspection.formats import artifact_at, inspect
 from servable.forge.inspection.graph import Graph, Inspection, Node
@@ -83,6 +84,14 @@ def test_a_graph_as_text_is_read_again(tmp_path: Path, name: str) -> None:
     # Long values are left out, and an engine does not take that for zeros.
     with pytest.raises(ServingError, match=r"was written to be read: \S+ has no value|is not frozen"):
         frozen_graph.check_frozen(frozen_graph.read(path), path)
+
+
+def test_several_signatures_stand_side_by_side_in_a_text(tmp_path: Path) -> None:
+    found = replace(read("tokens"), kind="tflite")
+    text = as_text(found)
+    assert 'name: "classify/' in text
+    assert 'name: "serving_default/' in text
+    assert "for people and servable inspect" in text.lower()
 
 
 def test_text_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

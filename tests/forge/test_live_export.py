@@ -86,6 +86,20 @@ def test_torch_modules(tmp_path: Path) -> None:
     assert told["no parameter"] == "INVALID_ARGUMENT: forward takes input, not x"
 
 
+@pytest.mark.skipif(not has("torch"), reason="torch is not installed")
+def test_code_that_imports_its_framework_late_draws_the_same_weights_again(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "def build():\n    import torch\n    return torch.nn.Linear(2, 2), torch.ones(1, 2)\n"
+    )
+    program = (
+        "from servable.forge.conversion.model_code import build\n"
+        f"first, second = (build('{tmp_path}/late.py:build')[0].weight.tolist() for _ in range(2))\n"
+        "assert first == second, (first, second)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("said", "spec"),
     [

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import random
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from servable.core.errors import Code, ServingError, failed_precondition, invalid_argument, not_found
 from servable.core.signatures import DEFAULT_SIGNATURE
@@ -21,6 +24,7 @@ from servable.forge.artifacts import CODE
 from servable.forge.conversion.live import LiveModel, Naming, live_model
 
 _SEED: Final = 1
+_FRAMEWORKS: Final = ("torch", "tensorflow", "keras")
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _MOST_KEYS: Final = 4
 
@@ -72,9 +76,11 @@ def build(code: str, checkpoint: str | None = None) -> tuple[Any, Any]:
         own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         there = ", ".join(name for name in own if not name.startswith("_"))
         raise not_found(f"{match['place']} has no function {match['function']!r}; there are {there or 'none'}")
-    _seed()
+    seeded = _seed()
     try:
         built = function()
+        if checkpoint is None and _seed() != seeded:  # it imported its framework only now, and drew unseeded weights
+            built = function()
     except ServingError:
         raise
     except Exception as error:
@@ -84,7 +90,6 @@ def build(code: str, checkpoint: str | None = None) -> tuple[Any, Any]:
         if len(built) != 2:
             raise failed_precondition(f"{code} returned {len(built)} things; expected a model, or (model, inputs)")
         built, example = built
-    _seed()  # frameworks that the function imported only now
     if checkpoint:
         load_weights(built, Path(checkpoint))
     return built, example
@@ -170,13 +175,21 @@ def _import(place: str) -> Any:
     return module
 
 
-def _seed() -> None:
-    """Have code without a checkpoint draw the same weights when it is called again, to compare with."""
-    torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
+def _seed() -> list[str]:
+    """Have code without a checkpoint draw the same weights when it is called again, to compare with.
+
+    Returns the frameworks that are there to be seeded.
+    """
+    random.seed(_SEED)
+    np.random.seed(_SEED)  # what other people's code draws from
+    torch, tensorflow, keras = (sys.modules.get(name) for name in _FRAMEWORKS)
     if torch is not None:
         torch.manual_seed(_SEED)
+    if tensorflow is not None:
+        tensorflow.random.set_seed(_SEED)
     if keras is not None:
         keras.utils.set_random_seed(_SEED)
+    return [name for name in _FRAMEWORKS if name in sys.modules]
 
 
 def _tensorflow_backend() -> None:
