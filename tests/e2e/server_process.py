@@ -20,8 +20,8 @@ from tests import loop_watch
 
 READY_WITHIN_S = 150.0
 ENDED_WITHIN_S = 30.0
-STARVED_S = 2.0
-"""What a disk may take for the files of a server that is started for the first time."""
+STARVED_S = 5.0
+"""What a disk and a crowded machine may take from a server that does not compute; more than from the test beside it."""
 _SETTLED = re.compile(r"(ready|not every model is available) after")
 _BLOCKED = re.compile(r"the event loop was blocked for ([\d.]+) s, computing for ([\d.]+) s")
 _LISTENING = re.compile(r"listening on (\S+)")
