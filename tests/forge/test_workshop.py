@@ -144,6 +144,18 @@ def test_a_full_disk_is_named_whatever_the_framework_says(tmp_path: Path) -> Non
     assert explained(other, tmp_path, 0) is other
 
 
+def test_names_that_lie_beside_a_file_need_a_folder(source: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match=r"small\.py alone cannot hold the model's signatures; give a folder"):
+        perform(step("with_signatures", writes="python"), source, tmp_path / "small.py")
+    assert left(tmp_path) == ["zoo"]
+
+
+def test_a_step_that_makes_something_else_is_refused(source: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match="was to make openvino and made onnx"):
+        perform(step("copied", writes="openvino"), source, tmp_path / "out")
+    assert left(tmp_path) == ["zoo"]
+
+
 def test_nothing_is_overwritten(source: Artifact, tmp_path: Path) -> None:
     (tmp_path / "small.onnx").write_text("mine")
     lines: list[str] = []
