@@ -51,6 +51,7 @@ def test_diff_says_by_its_exit_code_how_it_went(results: Path, new: str, options
 def test_diff_compares_comparisons_too(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     versus = str(results / "versus.json")
     assert main(["bench", "diff", versus, versus, "--threshold", "ratio=-5%", "--threshold", "rate=1"]) == DONE
+    assert main(["bench", "diff", versus, versus, "--threshold", "ratio=1.2"]) == 3
     assert "flask + gunicorn, REST, 32 in flight" in capsys.readouterr().out
 
 

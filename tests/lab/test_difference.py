@@ -163,6 +163,10 @@ def test_comparisons_are_compared_row_by_row() -> None:
     assert noise["servable, gRPC, 1 in flight", "rate"] is False
     assert noise["flask + gunicorn, gRPC, 1 in flight", "rate"] is True
     assert "p95" not in {change.metric.name for change in found.changes}
+    mine = {c.metric.name: c.old for c in found.changes if c.step == "servable, gRPC, 32 in flight"}
+    assert mine["p50"] == pytest.approx(32 / 5000, rel=0.05), "seconds"
+    assert mine["cpu"] == pytest.approx(0.9 / 5000, rel=0.05), "seconds a request"
+    assert mine["memory"] == 140 << 20
     with pytest.raises(ServingError, match="p95=\\+5% cannot be judged"):
         compare(old, old, [parse_threshold("p95=+5%")])
 
@@ -180,8 +184,8 @@ def test_comparisons_of_different_things_are_refused_and_a_result_is_none() -> N
 
 def test_what_only_one_comparison_has_is_remarked() -> None:
     old = measured.comparison()
-    fewer = replace(old, rows=tuple(row for row in old.rows if row.contestant != "flask + gunicorn"))
-    found = compare(old, replace(fewer, versions={"lab": {**measured.VERSIONS, "numpy": "9"}}), [])
+    fewer = tuple(replace(row, blocks=()) if row.contestant == "flask + gunicorn" else row for row in old.rows)
+    found = compare(old, replace(old, rows=fewer, versions={"lab": {**measured.VERSIONS, "numpy": "9"}}), [])
     assert any("only in the old result: flask + gunicorn, gRPC, 1 in flight" in remark for remark in found.remarks)
     assert any(remark.startswith("lab: numpy was") for remark in found.remarks)
 

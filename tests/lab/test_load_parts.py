@@ -366,7 +366,10 @@ def test_logged_requests_bring_their_logged_answers(tmp_path: Path) -> None:
     log = serving.PredictionLog()
     log.predict_log.request.ParseFromString(tfserving_grpc.encode_predict_request(request))
     log.predict_log.response.ParseFromString(tfserving_grpc.encode_predict_response(response))
-    (tmp_path / "log.tfrecord").write_bytes(frame_record(log.SerializeToString()) * 3)
+    other = serving.PredictionLog()
+    other.classify_log.request.model_spec.name = "m"
+    records = [other.SerializeToString(), *[log.SerializeToString()] * 3]
+    (tmp_path / "log.tfrecord").write_bytes(b"".join(map(frame_record, records)))
     samples = sources.read_samples(tmp_path / "log.tfrecord", None, 1, 2)
     assert len(samples) == 2
     assert samples[0].inputs["ids"].tolist() == [[1, 2, 3, 4]]
