@@ -34,7 +34,7 @@ MODEL = "half_plus_two"
 
 def servable(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "servable", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
 
 
 def config(folder: Path, name: str, path: Path, rate: float = 1.0) -> Path:
@@ -47,16 +47,24 @@ def config(folder: Path, name: str, path: Path, rate: float = 1.0) -> Path:
     return file
 
 
-@pytest.fixture
-def log(serve: Serve, models: LiveModels, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def logged(models: LiveModels, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The log of ten calls over gRPC and ten over REST."""
-    server = serve("--model_config_file", config(tmp_path, MODEL, models.onnx(MODEL))).ready()
-    for url in (server.grpc_url, server.rest_url):
-        with Client(url) as client:
-            for value in range(10):
-                client.predict(MODEL, x=np.array([[float(value)]], np.float32))
-    assert server.stop() == 0
-    (path,) = (tmp_path / "log").iterdir()
+    folder = tmp_path_factory.mktemp("logged")
+    with ServerProcess("--model_config_file", config(folder, MODEL, models.onnx(MODEL))) as server:
+        for url in (server.ready().grpc_url, server.rest_url):
+            with Client(url) as client:
+                for value in range(10):
+                    client.predict(MODEL, x=np.array([[float(value)]], np.float32))
+        assert server.stop() == 0
+    (path,) = (folder / "log").iterdir()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def log(logged: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / f"{MODEL}.log"
+    path.write_bytes(logged)
     return path
 
 
