@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from servable.core.errors import Code, ServingError
-from servable.core.scratch import EndedError, orderly_end, scratch
+from servable.core.errors import Code, ServingError, internal
+from servable.core.scratch import EndedError, explained, orderly_end, scratch
 
 WORKS = """
 import sys, time
@@ -105,3 +106,16 @@ def test_a_place_that_takes_no_folder_is_named(tmp_path: Path) -> None:
         with pytest.raises(ServingError, match=f"cannot work in {place}: ") as caught, scratch(place):
             pass
         assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+def test_a_full_disk_is_named_whatever_a_framework_says(tmp_path: Path) -> None:
+    theirs = internal("RuntimeError: basic_ios::clear: iostream error")
+    full = explained(theirs, tmp_path, 4096)
+    assert isinstance(full, ServingError)
+    assert full.code is Code.RESOURCE_EXHAUSTED
+    assert full.message == f"{tmp_path} has 4,096 bytes left on its disk: {theirs.message}"
+    assert explained(theirs, tmp_path, 1 << 30) is theirs
+    judged = ServingError(Code.DATA_LOSS, "the result does not answer as its source does")
+    assert explained(judged, tmp_path, 0) is judged
+    several = shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'"), ("c", "d", "the same")])
+    assert str(explained(several, tmp_path, 0)).endswith("on its disk: [Errno 28] No space left on device: 'b'")

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from servable.core.errors import Code, ServingError, internal
+from servable.core.errors import Code, ServingError
 from servable.engines.base import Artifact
 from servable.forge.artifacts import find_source
 from servable.forge.samples import Samples
 from servable.forge.steps import Step, check_step
 from servable.forge.verify import EXACT, Tolerance
-from servable.forge.workshop import NotVerifiedError, Outcome, explained, naming, open_model, perform
+from servable.forge.workshop import NotVerifiedError, Outcome, naming, open_model, perform
 from servable.zoo import catalog as zoo
 
 
@@ -132,16 +132,6 @@ def test_a_model_that_cannot_be_loaded_is_named_in_one_line(source: Artifact, tm
     (tmp_path / "folder.keras").mkdir()
     with pytest.raises(ServingError, match=r"folder\.keras"):
         find_source(tmp_path / "folder.keras")
-
-
-def test_a_full_disk_is_named_whatever_the_framework_says(tmp_path: Path) -> None:
-    theirs = internal("RuntimeError: basic_ios::clear: iostream error")
-    full = explained(theirs, tmp_path, 4096)
-    assert full.code is Code.RESOURCE_EXHAUSTED
-    assert full.message == f"{tmp_path} has 4,096 bytes left on its disk: {theirs.message}"
-    assert explained(theirs, tmp_path, 1 << 30) is theirs
-    other = ServingError(Code.DATA_LOSS, "the result does not answer as its source does")
-    assert explained(other, tmp_path, 0) is other
 
 
 def test_names_that_lie_beside_a_file_need_a_folder(source: Artifact, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -18,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from servable.core.errors import failed_precondition
+from servable.core.errors import Code, ServingError, failed_precondition
 
 SCRATCH: Final = "servable-scratch-"
 """How folders among the machine's temporary files begin."""
+_SCARCE_BYTES: Final = 1 << 20
 _ENDINGS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -75,9 +77,34 @@ def scratch(parent: Path | None = None, prefix: str = SCRATCH) -> Iterator[Path]
         raise failed_precondition(f"cannot work in {where}{error.strerror or error}") from None
     try:
         yield folder
+    except (ServingError, OSError) as error:
+        told = explained(error, place, _free_bytes(folder))
+        if told is error:
+            raise
+        raise told from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def explained(error: ServingError | OSError, place: Path, free_bytes: float) -> ServingError | OSError:
+    """Return an error that says so if the disk is full: frameworks then speak of streams, or name no file."""
+    if free_bytes >= _SCARCE_BYTES:
+        return error
+    if isinstance(error, ServingError):
+        if error.code not in {Code.INTERNAL, Code.FAILED_PRECONDITION, Code.UNAVAILABLE}:
+            return error
+        words = error.message
+    else:
+        words = str(error.args[0][0][2]) if isinstance(error, shutil.Error) else str(error)
+    return ServingError(Code.RESOURCE_EXHAUSTED, f"{place} has {free_bytes:,} bytes left on its disk: {words}")
+
+
+def _free_bytes(folder: Path) -> float:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return math.inf
 
 
 def sweep(place: Path, prefix: str) -> None:

@@ -63,8 +63,8 @@ def run_apart(
         if answer is None:
             words = last_words(said, _LAST_LINES) or "no word"
             raise internal(f"{function} ended with {_ending(process.returncode)}: {words}")
-    if "error" in answer:
-        raise ServingError(Code[answer["error"]["code"]], answer["error"]["message"])
+        if "error" in answer:
+            raise ServingError(Code[answer["error"]["code"]], answer["error"]["message"])
     return answer["result"]
 
 

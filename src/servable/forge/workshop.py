@@ -6,7 +6,6 @@ Nothing appears under the final name before the comparison was passed: not after
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -32,7 +31,6 @@ from servable.lifecycle.intake import publish
 from servable.lifecycle.layout import file_error
 
 SCRATCH: Final = ".forge"
-_SCARCE_BYTES: Final = 1 << 20
 CALIBRATION_ROWS: Final = 64
 
 
@@ -176,13 +174,7 @@ def scratch_beside(place: Path) -> Iterator[Path]:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with scratch(place.parent, f"{SCRATCH}-") as folder:
-                try:
-                    yield folder
-                except ServingError as error:
-                    told = explained(error, place.parent, shutil.disk_usage(folder).free)
-                    if told is error:
-                        raise
-                    raise told from error
+                yield folder
         except OSError as error:
             raise file_error(error, Path(error.filename or place)) from None
         finally:
@@ -204,13 +196,6 @@ def _calibration(job: Job, reference: Model | None) -> Samples | None:
         "so its accuracy on real inputs is unknown; give some with --data"
     )
     return made_up_for(reference, signature, CALIBRATION_ROWS)
-
-
-def explained(error: ServingError, folder: Path, free_bytes: int) -> ServingError:
-    """Return an error that says so if the disk is full: frameworks then speak of streams, or name no file."""
-    if free_bytes >= _SCARCE_BYTES or error.code not in {Code.INTERNAL, Code.FAILED_PRECONDITION}:
-        return error
-    return ServingError(Code.RESOURCE_EXHAUSTED, f"{folder} has {free_bytes:,} bytes left on its disk: {error.message}")
 
 
 def _apply(job: Job, target: Path, folder: Path, calibration: Samples | None) -> Facts:

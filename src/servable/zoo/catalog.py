@@ -5,6 +5,7 @@ Every artifact of a model is built from the same seeded weights, by builders tha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +219,7 @@ def build(
         raise ServingError(
             Code.ALREADY_EXISTS, f"{final} is there already; choose another version, or ask to overwrite it"
         )
+    is_new = not final.parent.exists()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         # Beside its place, so that the rename cannot cross file systems; hidden, so that no server scans it.
@@ -228,6 +230,10 @@ def build(
             _publish(fresh, final, folder / "old")
     except OSError as error:
         raise failed_precondition(f"cannot write {final}: {error}") from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                final.parent.rmdir()  # stays if something came into it
     return final
 
 
