@@ -390,6 +390,24 @@ class TestBinary:
         np.testing.assert_allclose(served(tmp_path / "model.xml", {"x": x})["y"], expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(run(graph.save(tmp_path), {"x": x}), expected, rtol=1e-4, atol=1e-4)
 
+    def test_what_is_added_up_is_no_sign_yet(self, tmp_path: Path) -> None:
+        """OpenVINO makes bits of the summands if it takes sum and sign into one layer."""
+        graph = made(
+            node_of("Conv", ["x", "a"], "one"),
+            node_of("Conv", ["one", "b"], "two", pads=[1, 1, 1, 1]),
+            node_of("Add", ["two", "one"], "sum"),
+            node_of("Relu", ["sum"], "active"),
+            node_of("Conv", ["active", "c"], "three"),
+            node_of("Conv", ["three", "d"], "y"),
+            shape=(None, 3, 9, 8),
+            a=normal(16, 3, 1, 1), b=normal(16, 16, 3, 3), c=normal(8, 16, 3, 3), d=normal(2, 8, 1, 1),
+        )  # fmt: skip
+        binary.binarize(graph)
+        assert binary_openvino.write_ir(graph, tmp_path)["counts bits"] == ["two", "three"]
+        x = {"x": normal(4, 3, 9, 8)}
+        expected = run(graph.save(tmp_path), x)
+        np.testing.assert_allclose(served(tmp_path / "model.xml", x)["y"], expected, rtol=1e-4, atol=1e-4)
+
     def test_signs_are_taken_of_what_is_normalized_and_of_no_activation(self) -> None:
         graph = made(
             node_of("Conv", ["x", "a"], "one"),

@@ -36,6 +36,7 @@ class TestMagnitude:
     def test_the_ramp_ends_where_it_should_and_never_falls(self) -> None:
         steps = [magnitude.ramp(0.8, done) for done in np.linspace(0, 1.2, 30)]
         assert steps[0] == 0
+        assert magnitude.ramp(0.8, 0.3) > 0.5, "most go while there is still much to learn"
         assert steps[-1] == pytest.approx(0.8)
         assert all(later >= earlier for earlier, later in itertools.pairwise(steps))
 

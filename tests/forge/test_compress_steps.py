@@ -190,16 +190,22 @@ class TestTrained:
         assert found["after"]["agreement"] > 0.5
         assert "on the source's answers" in found["facts"]["trained"]
 
-    def test_shared_values_stay_shared_while_they_learn(
+    def test_shared_values_stay_shared_while_they_learn_and_zeros_zero(
         self, folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        pruned = Graph.read(source)
+        original = pruned.array("conv5_kernel").copy()
+        zeros = np.abs(original) < np.median(np.abs(original))
+        original[zeros] = 0
+        pruned.set("conv5_kernel", original)
+        source = pruned.save(tmp_path, "pruned.onnx")
         words = ["--clusters", "8", "--max-drop", "1", "--data", folder / "data.npz", "--epochs", "1"]
         compressed(capsys, "cluster", source, tmp_path / "out.onnx", *words)
         graph = Graph.read(tmp_path / "out.onnx")
         books = {name: graph.array(name) for name in graph.constants() if name.endswith("/codebook")}
         assert {len(book) for book in books.values()} == {8}
-        original = Graph.read(source).array("conv5_kernel")
         shared = books["conv5_kernel/codebook"][graph.array("conv5_kernel/indices")]
+        np.testing.assert_array_equal(shared[zeros], 0)
         assert 0 < float(np.abs(shared - original).mean()) < float(np.abs(original).mean())
 
     def test_a_student_learns_from_its_teacher(

@@ -20,6 +20,7 @@ from servable.forge.steps import Facts
 
 _CHANNELS: Final = 8
 """OpenVINO packs that many channels to a byte, and mixes them up if some are left over."""
+_ELEMENTWISE: Final = frozenset({"Add", "Clamp", "Divide", "Multiply", "Relu", "Subtract"})
 _SIGNS_OF: Final = "/signs/Where"
 """What ``lower`` calls the signs that a layer reads, after the layer."""
 
@@ -93,7 +94,10 @@ def _kernel(layer: Any) -> Array:
 def _binary(openvino: Any, layer: Any) -> Any:
     """Return nodes that do what a layer does, counting bits."""
     operations, old = openvino.opset13, openvino.opset1
-    kernel, source = _kernel(layer), layer.input_value(0).get_node().input_value(0).get_node().input_value(0)
+    kernel, signs = _kernel(layer), layer.input_value(0)
+    source = signs.get_node().input_value(0).get_node().input_value(0)
+    if _is_sum(source.get_node()):
+        source = signs
     product = layer.get_type_name() == "MatMul"
     if product:
         source = operations.reshape(source, np.array([0, kernel.shape[1], 1, 1]), special_zero=True)
@@ -113,6 +117,21 @@ def _binary(openvino: Any, layer: Any) -> Any:
     # OpenVINO has drawn the scale of a product into its kernel: signs do not hold it.
     scaled = operations.multiply(counted, np.abs(kernel).max(axis=(1, 2, 3)).reshape(1, -1, 1, 1))
     return operations.reshape(scaled, np.array([0, len(kernel)]), special_zero=True) if product else scaled
+
+
+def _is_sum(node: Any) -> bool:
+    """Return whether a tensor is the sum of two others, scaled or not.
+
+    OpenVINO takes a sum into the layer before it, and a sign into that; then it makes bits of both summands. Signs that
+    are computed as floats first are not taken along.
+    """
+    while node.get_type_name() in _ELEMENTWISE:
+        given = [value.get_node() for value in node.input_values()]
+        living = [one for one in given if one.get_type_name() != "Constant"]
+        if len(living) != 1:
+            return True
+        (node,) = living
+    return False
 
 
 def _bits_of(openvino: Any, kernel: Array) -> Any:
