@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from servable.core.errors import Code, ServingError, failed_precondition, not_found
+from servable.core.errors import Code, ServingError, failed_precondition
+from servable.core.reading import reading
 from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
 from servable.engines.fitting import check_like
 from servable.engines.graph import edge
@@ -30,14 +31,11 @@ _NO_ANSWERS: Final = ("Summary", "Save", "Assert", "Print", "Assign")
 def read(path: Path) -> Any:
     """Return the GraphDef, as a message of ours. NOT_FOUND; UNAVAILABLE; DATA_LOSS if it cannot be understood."""
     try:
-        data = path.read_bytes()
+        with reading(path):
+            data = path.read_bytes()
         if path.suffix == ".pbtxt":
             return text_format.parse(data, tensorflow.GraphDef, str(path))
         return tensorflow.GraphDef.FromString(data)
-    except FileNotFoundError:
-        raise not_found(f"there is no file {path}") from None
-    except OSError as error:
-        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
     except (DecodeError, ValueError) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
 

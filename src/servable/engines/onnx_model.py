@@ -8,7 +8,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from servable.core.errors import Code, ServingError, not_found, unimplemented
+from servable.core.errors import Code, ServingError, unimplemented
+from servable.core.reading import reading
 from servable.core.signatures import DEFAULT_SIGNATURE, Shape, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME
 from servable.engines.onnx_skeleton import read_skeleton
@@ -22,11 +23,8 @@ _OTHER_NAMES = {
 def read(path: Path) -> Any:
     """Return the file's ModelProto without its weights; NOT_FOUND, or DATA_LOSS if it cannot be understood."""
     try:
-        return onnx.ModelProto.FromString(read_skeleton(path))
-    except FileNotFoundError:
-        raise not_found(f"there is no file {path}") from None
-    except OSError as error:
-        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
+        with reading(path):
+            return onnx.ModelProto.FromString(read_skeleton(path))
     except (DecodeError, ValueError) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from error
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from servable.core.errors import Code, ServingError, not_found
+from servable.core.errors import Code, ServingError
+from servable.core.reading import reading
 from servable.core.signatures import DEFAULT_SIGNATURE, Scale, Shape, Signature, TensorSpec
 from servable.core.tensors import dtype_named
 
@@ -51,12 +52,8 @@ class TfliteFile:
 def read(path: Path) -> TfliteFile:
     """Return what the file says. NOT_FOUND; UNAVAILABLE; DATA_LOSS if it cannot be understood."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with reading(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(data)
-    except FileNotFoundError:
-        raise not_found(f"there is no file {path}") from None
-    except OSError as error:
-        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise ServingError(Code.DATA_LOSS, f"{path} is damaged or not complete: {error}") from None
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from servable.core.errors import Code, ServingError, failed_precondition, not_found
+from servable.core.errors import Code, ServingError, failed_precondition
+from servable.core.reading import reading
 
 _PICKLE: Final = b"\x80"
 """How a pickle begins that is no archive: files of torch.save before PyTorch 1.6."""
@@ -44,15 +45,12 @@ def check(path: Path, kind: str) -> None:
 def _contents(path: Path) -> Sequence[str]:
     """Return the names in an archive, without the folder around them all."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(1)
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except FileNotFoundError:
-        raise not_found(f"there is no file {path}") from None
-    except OSError as error:
-        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
+        with reading(path):
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                start = file.read(1)
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         if start == _PICKLE:
             return ["data.pkl"]

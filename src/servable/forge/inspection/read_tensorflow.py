@@ -8,7 +8,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from servable.core.errors import Code, ServingError, not_found
+from servable.core.errors import Code, ServingError
+from servable.core.reading import reading
 from servable.core.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME
 from servable.engines import savedmodel
@@ -93,12 +94,8 @@ def signature_graph(
 
 
 def _load(path: Path, message: Any, needed: str) -> Any:
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise not_found(f"there is no file {path}") from None
-    except OSError as error:
-        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
     try:
         if path.suffix == ".pbtxt":
             found = parse(data, message, str(path), allow_unknown=True)

@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from servable.core.errors import Code, ServingError, not_found
+from servable.core.errors import Code, ServingError
+from servable.core.reading import reading
 from servable.core.signatures import DEFAULT_SIGNATURE, Scale, Signature, TensorSpec
 from servable.core.tensors import DTYPES_BY_NAME, Array, dtype_named
 from servable.forge.inspection.assumed import assumed_shape, check_names, notes
@@ -56,12 +57,8 @@ def read(path: Path, bound: Bound) -> Inspection:
 
 
 def _load(path: Path) -> bytes:
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise not_found(f"there is no file {path}") from None
-    except OSError as error:
-        raise ServingError(Code.UNAVAILABLE, f"{path} cannot be read: {error.strerror}") from error
     if identifier(data) != _IDENTIFIER:
         raise ServingError(Code.DATA_LOSS, f"{path} is no TFLite file: it does not have the letters TFL3 at byte 4")
     return data
