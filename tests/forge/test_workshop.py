@@ -124,6 +124,13 @@ def test_a_model_that_cannot_be_loaded_is_named_in_one_line(source: Artifact, tm
     halved.write_bytes(source.path.read_bytes()[:40])
     with pytest.raises(ServingError, match=r"halved\.onnx is damaged or not complete"):
         open_model(find_source(halved))
+    (tmp_path / "net.xml").write_text(
+        '<net name="n" version="11"><layers><layer id="0" name="c" type="Const" version="opset1">'
+        '<data element_type="f32" offset="0" shape="4" size="16"/></layer></layers><edges/></net>'
+    )
+    (tmp_path / "net.bin").write_bytes(bytes(8))
+    with pytest.raises(ServingError, match=r"net\.bin has 8 of at least 16 bytes"):
+        open_model(find_source(tmp_path / "net.xml"))
     theirs = ServingError(Code.DATA_LOSS, "Checksum does not match\n\t [[{{node RestoreV2}}]]")
     ours = naming(source, theirs)
     assert ours.message == f"{source.path} cannot be loaded: Checksum does not match [[{{{{node RestoreV2}}}}]]"
