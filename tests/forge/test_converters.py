@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -171,14 +173,14 @@ def test_what_was_interrupted_is_not_there(empty: Path, monkeypatch: pytest.Monk
 def test_a_second_one_waits_for_what_is_left_of_a_first_that_was_killed(empty: Path) -> None:
     environment = converters.converter_named(NAME).environment()
     environment.path.parent.mkdir(parents=True)
-    with environments._locked(environment.path.with_suffix(".lock")) as lock:
-        orphan = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    lock, written = environment.path.with_suffix(".lock"), empty / "pid"
+    with environments._locked(lock) as held:
+        environments._run(["sh", "-c", f"sleep 60 >/dev/null 2>&1 & echo $! > {written}"], "a child", held)
     try:
-        taken = subprocess.run(["flock", "-n", str(environment.path.with_suffix(".lock")), "true"], check=False)
+        taken = subprocess.run(["flock", "-n", str(lock), "true"], check=False)
         assert taken.returncode == 1, "the child of who was killed still works in there"
     finally:
-        orphan.kill()
-        orphan.wait()
+        os.kill(int(written.read_text()), signal.SIGKILL)
     environment.install()
     assert environment.installed()
 

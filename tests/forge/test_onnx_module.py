@@ -176,7 +176,7 @@ def test_what_torch_has_not_is_refused_by_name(
 
 def test_a_file_that_cannot_be_converted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from servable.forge.conversion import converters
-    from servable.forge.conversion.onnx_module import to_tflite_file
+    from servable.forge.conversion.onnx_to_tflite import to_tflite
 
     monkeypatch.setattr(converters, "missing", lambda _name: "")
     path = tmp_path / "one.onnx"
@@ -184,8 +184,8 @@ def test_a_file_that_cannot_be_converted_is_named(tmp_path: Path, monkeypatch: p
     model.graph.output[0].type.tensor_type.elem_type = 1
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ServingError, match=r"one\.onnx: operation Det"):
-        to_tflite_file(Artifact("onnx", path), tmp_path, Task())
+        to_tflite(Artifact("onnx", path), tmp_path, Task())
     model.graph.output[0].type.tensor_type.elem_type = 8
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ServingError, match="onnx to tflite: y: text is not translated"):
-        to_tflite_file(Artifact("onnx", path), tmp_path, Task())
+        to_tflite(Artifact("onnx", path), tmp_path, Task())

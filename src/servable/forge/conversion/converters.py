@@ -87,8 +87,8 @@ def missing(name: str) -> str:
 def run_in(name: str, function: str, arguments: Mapping[str, Any], report: Progress) -> Any:
     """Call ``module:function(report=..., **arguments)`` in a converter's environment, as ``run_apart`` does.
 
-    FAILED_PRECONDITION says how to install it. The module may import what the environment has, ``servable.core.errors``
-    and the standard library.
+    FAILED_PRECONDITION says how to install it. The module may import what the environment has, and of ours what
+    imports nothing beyond the standard library.
     """
     converter = CONVERTERS[name]
     hint = missing(name)

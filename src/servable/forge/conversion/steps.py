@@ -62,7 +62,7 @@ STEPS: tuple[Step, ...] = (
         "ONNX as TFLite, by way of torch",
         frozenset({"onnx"}),
         "tflite",
-        "servable.forge.conversion.onnx_module:to_tflite_file",
+        "servable.forge.conversion.onnx_to_tflite:to_tflite",
         needs=MappingProxyType({"onnx": "servable[forge]", "torch": "servable[torch]"}),
     ),
     *(

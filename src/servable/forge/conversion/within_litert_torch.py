@@ -1,6 +1,6 @@
 """What runs in litert-torch's own environment: a program of torch.export becomes TFLite.
 
-Nothing of ours is at hand there but ``servable.core.errors``.
+Of ours it may import only what imports nothing beyond the standard library.
 """
 
 from __future__ import annotations
