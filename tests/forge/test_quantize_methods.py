@@ -47,7 +47,7 @@ NNCF_JOBS: dict[str, tuple[str, str, dict[str, Any], float]] = {
     "lstm-int4-ir": ("int4-weights-openvino", "lstm", {}, 0.4),
     "conv-nncf": ("int8-onnx-nncf", "conv", {}, 0.6),
     "conv-int8-ir": ("int8-openvino", "conv", {}, 0.4),
-    "conv-drop-ir": ("int8-openvino", "conv", {"max_drop": 0.2}, 0.4),
+    "conv-drop-ir": ("int8-openvino", "conv", {"max_drop": 0.2, "keep_float": ["MatMul"]}, 0.4),
 }
 ALL_JOBS = JOBS | (NNCF_JOBS if HAS_NNCF else {})
 
@@ -149,6 +149,14 @@ def test_the_last_scores_stay_in_float(made: dict[str, tuple[Artifact, dict[str,
     assert facts["calibrated_with_rows"] == ROWS
 
 
+def test_every_channel_has_a_scale_of_its_own(made: dict[str, tuple[Artifact, dict[str, Any]]]) -> None:
+    import onnx
+
+    graph = onnx.load(str(made["conv-qdq"][0].path)).graph
+    scales = [one for one in graph.initializer if "kernel2" in one.name and one.name.endswith("_scale")]
+    assert [list(one.dims) for one in scales] == [[32]]
+
+
 def test_an_lstm_is_computed_in_int8_beside_calibrated_layers(made: dict[str, tuple[Artifact, dict[str, Any]]]) -> None:
     artifact, facts = made["lstm-qdq"]
     assert {"DynamicQuantizeLSTM", "QuantizeLinear"} <= set(operations(artifact))
@@ -166,6 +174,7 @@ def test_openvino_models_hold_small_numbers(made: dict[str, tuple[Artifact, dict
     _, facts = made["conv-drop-ir"]
     assert facts["judged_by"] == "agreement with the source"
     assert facts["score"] >= 0.8
+    assert facts["constants_after"]["f32"] >= 4 * 128 * 5, "the dense layer stays as it is"
 
 
 def test_bf16_is_stored_and_the_note_says_what_it_is_not(made: dict[str, tuple[Artifact, dict[str, Any]]]) -> None:
