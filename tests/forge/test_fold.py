@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from servable.core.errors import Code, ServingError
 from servable.engines.base import Artifact
 from servable.engines.plan import find_artifact
 from servable.forge.artifacts import destination, find_source
+from servable.forge.conversion.fold_files import restore_interface
 from servable.forge.conversion.fold_graph import removed
 from servable.forge.conversion.freeze_steps import fold_step
 from servable.forge.conversion.steps import step_between
@@ -54,6 +56,20 @@ def test_onnx_becomes_openvino_and_is_folded(network: Artifact, tmp_path: Path) 
     np.testing.assert_allclose(
         outputs["output"], catalog.reference("simple_cnn", inputs)["output"], rtol=1e-4, atol=1e-4
     )
+
+
+def test_free_sizes_are_called_what_they_were_before_a_fold() -> None:
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+
+    def model(rows: object, steps: object) -> Any:
+        value = helper.make_tensor_value_info
+        ends = [value(name, kind, [rows, steps, 3]) for name in ("x", "y")]
+        return helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:]))
+
+    folded = model("unk__7", 5)
+    restore_interface(folded, model("batch", "x_1"))
+    for end in (*folded.graph.input, *folded.graph.output):
+        assert [dim.dim_param or dim.dim_value for dim in end.type.tensor_type.shape.dim] == ["batch", "x_1", 3]
 
 
 @pytest.mark.parametrize("name", ["frozen.pb", "frozen.pbtxt", "frozen.onnx"])

@@ -126,7 +126,7 @@ def test_outputs_are_renamed_in_order_or_chosen() -> None:
     assert named_outputs(["a", "b"], ["x", "y"]) == {"x": 0, "y": 1}
     assert named_outputs(["a", "b"], {"x": "b"}) == {"x": 1}
     assert named_outputs(["a", "b"], {"x": 1, "b": None}) == {"x": 1, "b": 1}
-    for wrong in (["x"], ["x", "x"], {"x": "c"}, {"x": 2}, {}):
+    for wrong in (["x"], ["x", "x"], {"x": "c"}, {"x": 2}, {"x": -1}, {}):
         with pytest.raises(ServingError, match=r"output"):
             named_outputs(["a", "b"], wrong)
 

@@ -34,7 +34,7 @@ def fold_onnx(source: Artifact, target: Path, task: Task) -> Facts:
     if with_slim:
         task.report("onnxslim")
         folded = _fewer_nodes(folded, _slim(folded))
-    _restore_interface(folded, model)
+    restore_interface(folded, model)
     _drop_private(folded)
     onnx.checker.check_model(folded)
     (target / "model.onnx").write_bytes(folded.SerializeToString(deterministic=True))
@@ -96,7 +96,7 @@ def _fewer_nodes(one: Any, other: Any) -> Any:
     return other if other is not None and onnx_files.node_count(other) < onnx_files.node_count(one) else one
 
 
-def _restore_interface(folded: Any, source: Any) -> None:
+def restore_interface(folded: Any, source: Any) -> None:
     """Give inputs and outputs the types and symbols that they had: optimizers rename and resize free dimensions."""
     for values, originals in ((folded.graph.input, source.graph.input), (folded.graph.output, source.graph.output)):
         by_name = {value.name: value for value in originals}
