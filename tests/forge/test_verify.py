@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from servable.core.errors import ServingError, internal
 from servable.core.signatures import Signature, TensorSpec
 from servable.core.tensors import FLOAT32, INT64
 from servable.forge.samples import Samples, accuracy, agreement, made_up
-from servable.forge.verify import EXACT, INT8, Question, Tolerance, Verdict, compare, questions
+from servable.forge.verify import EXACT, INT8, Question, Tolerance, Verdict, answers, compare, questions
 
 SIGNATURE = Signature(
     "serving_default",
@@ -62,6 +64,23 @@ def test_what_is_no_number(right: list[float], answer: list[float], nan: str, ok
     verdict = verdict_of(np.array([answer], np.float32), right=np.array([right], np.float32))
     assert verdict.differences[0].distance.nan == nan
     assert verdict.ok == ok
+    if ok:
+        assert verdict.max_abs == 0
+
+
+class Refuses:
+    """A model that answers nothing."""
+
+    signatures = {"serving_default": SIGNATURE}  # noqa: RUF012  # nobody changes it
+
+    def run(self, *_: object) -> dict[str, np.ndarray]:
+        raise internal("no paint left")
+
+
+def test_who_refuses_is_heard_unless_it_was_a_probe() -> None:
+    with pytest.raises(ServingError, match="no paint left"):
+        answers(Refuses(), ASKED)  # type: ignore[arg-type]
+    assert answers(Refuses(), [replace(ASKED[0], probe=True)]) == [{}]  # type: ignore[arg-type]
 
 
 def test_nan_is_a_fault_at_any_tolerance() -> None:
