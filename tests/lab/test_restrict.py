@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from servable.cli import DONE, main
@@ -138,3 +141,18 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["schema"] == "servable.restrict/1"
     assert [row["server"] for row in document["rows"]] == ["tiny"]
     assert document["rows"][0]["wrong"] == 0
+
+
+def test_a_signal_ends_it_in_order() -> None:
+    words = [sys.executable, "-m", "servable", "bench", "restrict", "half_plus_two", "--seconds", "60"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        try:
+            assert running.stderr is not None
+            assert running.stderr.readline() == "one CPU: starting\n"
+            children = psutil.Process(running.pid).children(recursive=True)
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(30) == 128 + signal.SIGTERM
+            assert running.stderr.read() == ""
+            assert psutil.wait_procs(children, timeout=10)[1] == []
+        finally:
+            running.kill()
