@@ -123,8 +123,9 @@ def all_nodes(model: Any) -> Iterator[Any]:
 def renamed(names: Sequence[str], others: Sequence[str], target: str) -> Facts:
     """Return what to tell of a format with one nameless signature: ``names`` are all those that it had."""
     facts: Facts = {"signatures": dict.fromkeys(names, DEFAULT_SIGNATURE)}
-    own = DEFAULT_SIGNATURE in names
-    told = [] if own else [f"{target} has no names of signatures: {names[0]} is the default one, and {SETTINGS_FILE}'s"]
+    told = []
+    if DEFAULT_SIGNATURE not in names:
+        told = [f"{target} has no names of signatures: {names[0]} is the default one; {SETTINGS_FILE} keeps its name"]
     return facts | _notes(told + left_out(others, target).get("notes", []))
 
 
