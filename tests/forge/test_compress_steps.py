@@ -12,13 +12,15 @@ import pytest
 
 from servable.cli import main
 from servable.core.errors import ServingError
+from servable.forge import arrays
 from servable.forge.artifacts import find_source
-from servable.forge.compression.compress import apart, fault_of
+from servable.forge.compression.compress import apart, compress, fault_of
 from servable.forge.compression.graph import Graph
 from servable.forge.compression.magnitude import sparsity_of
 from servable.forge.compression.small import small_pictures, write_small_cnn
 from servable.forge.reference import Judged, Reference
 from servable.forge.samples import Samples
+from servable.forge.steps import step_named
 from servable.forge.worker import run_apart
 from servable.zoo.labelled_pictures import PLAIN
 
@@ -45,8 +47,6 @@ def data(folder: Path) -> Samples:
 
 @pytest.fixture(scope="module")
 def source(folder: Path, data: Samples) -> Path:
-    from servable.forge import arrays
-
     seen, _ = apart(data)
     assert seen.labels is not None
     arrays.save(folder / "rows.npz", [seen.rows, {"labels": seen.labels}])
@@ -208,6 +208,13 @@ class TestTrained:
         np.testing.assert_array_equal(shared[zeros], 0)
         assert 0 < float(np.abs(shared - original).mean()) < float(np.abs(original).mean())
 
+    def test_a_training_that_does_harm_is_undone(
+        self, folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["--clusters", "256", "--data", folder / "data.npz", "--epochs", "1", "--rate", "5"]
+        found = compressed(capsys, "cluster", source, tmp_path / "out.onnx", *words)
+        assert found["after"]["accuracy"] == pytest.approx(found["before"]["accuracy"], abs=0.02)
+
     def test_a_student_learns_from_its_teacher(
         self, folder: Path, source: Path, data: Samples, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -231,14 +238,27 @@ class TestTrained:
         assert found["after"]["accuracy"] > 0.2
         assert found["after"]["accuracy"] == pytest.approx(accuracy(Path(found["artifact"]), data))
 
-    def test_a_binary_network_in_numpy_is_a_python_model(
-        self, folder: Path, source: Path, data: Samples, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_what_signs_were_taken_of_stays_in_bounds_and_serves_other_forms(
+        self, source: Path, data: Samples, tmp_path: Path
     ) -> None:
-        words = ["--data", folder / "data.npz", "--max-drop", "1", "--epochs", "3", "--to", "python"]
-        packed = compressed(capsys, "xnor", source, tmp_path / "packed", *words)
-        assert packed["kind"] == "python"
-        assert packed["facts"]["stored"]["bytes"] < 0.2 * packed["bytes_before"]
-        assert packed["after"]["accuracy"] == pytest.approx(accuracy(Path(packed["artifact"]), data))
+        """Steps of 1 would carry weights far away, where no gradient reaches them."""
+        options = {"epochs": 1, "rate": 1.0, "learnt": str(tmp_path / "learnt.npz")}
+        made = {
+            name: compress(
+                step_named(name), find_source(source), tmp_path / name, data=data, options=options, max_drop=1
+            ).outcome
+            for name in ("xnor-signs", "xnor-packed")
+        }
+        (learnt,) = arrays.load(tmp_path / "learnt.npz")
+        kernels = made["xnor-signs"].facts["binary"]
+        assert {float(np.abs(learnt[name]).max()) for name in kernels} == {1.0}
+        signs = Graph.read(made["xnor-signs"].artifact.path)
+        assert all(set(np.unique(signs.array(f"{name}/signs"))) == {-1, 1} for name in kernels)
+        assert "trained" not in made["xnor-packed"].facts
+        assert made["xnor-packed"].artifact.kind == "python"
+        assert made["xnor-packed"].facts["stored"]["bytes"] < 0.2 * source.stat().st_size
+        judged = [accuracy(one.artifact.path, data) for one in made.values()]
+        assert judged[0] == pytest.approx(judged[1], abs=0.02)
 
     def test_a_drop_of_accuracy_is_refused_with_its_size(
         self, folder: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

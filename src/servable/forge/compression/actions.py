@@ -35,6 +35,8 @@ _EXACT_ROWS: Final = 16
 _ROUNDED: Final = 1e-3
 _SIGNS_RATE: Final = 5e-3
 _SIGNS_EPOCHS: Final = 16
+_SIGNS_SETTLED: Final = 0.5
+"""Of the training's states those of its second half count: signs that were not learnt say nothing."""
 
 
 def prune(source: Artifact, target: Path, task: Task) -> Facts:
@@ -205,7 +207,8 @@ def _signs(
 
     # A sign turns only when its weight crosses zero: it takes larger steps than a number that is fitted, and more.
     task = replace(task, options={"rate": _SIGNS_RATE, "epochs": _SIGNS_EPOCHS, **task.options})
-    facts = _train(graph, rows, task, teacher=Graph.read(source.path), constrain=within_bounds)
+    teacher = Graph.read(source.path)
+    facts = _train(graph, rows, task, teacher=teacher, constrain=within_bounds, settled=_SIGNS_SETTLED)
     if kept is not None:
         arrays.save(kept, [{name: graph.array(name) for name in graph.constants()}])
     return graph, rows, facts | {"binary": names}
