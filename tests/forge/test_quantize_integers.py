@@ -12,7 +12,7 @@ from servable.core.signatures import Scale, Signature, TensorSpec, main_signatur
 from servable.core.tensors import FLOAT32, INT8, INT32, UINT8
 from servable.engines.child_memory import Arena
 from servable.engines.child_signatures import describe, restore
-from servable.forge.quantization.integers import ends_of, integers_asked, same
+from servable.forge.quantization.integers import integers_asked, same, showing_ends
 
 SIGNATURE = Signature(
     "serving_default",
@@ -93,20 +93,22 @@ def test_mean_and_standard_deviation_are_a_scale() -> None:
     assert not same(Scale(1 / 254, 3), Scale(1 / 255, 3))
 
 
-def test_the_ends_of_the_range_are_shown() -> None:
-    low, high = ends_of(rows([0.25, 0.5], [-0.9, 0.9]), SIGNATURE, "uint8", AROUND)
+def test_the_showing_ends_the_range_are_shown() -> None:
+    first, second, low, high = showing_ends(rows([0.25, 0.5], [-0.9, 1.0]), SIGNATURE, "uint8", AROUND)
+    assert first["image"].tolist() == [[0.25, 0.5]]
+    assert second["image"].tolist() == [[np.float32(-0.9), 0.9921875]], "1 is beyond, by less than a step"
     assert low["image"].tolist() == [[-1.0, 0.5]]
     assert high["image"].tolist() == [[0.9921875, 0.5]]
     assert low["ids"].tolist() == high["ids"].tolist() == [7]
 
 
 def test_rows_beyond_the_range_are_refused() -> None:
-    ends_of(rows([0.0, 1.0]), SIGNATURE, "uint8", AROUND)  # by less than a step: rounding
+    showing_ends(rows([0.0, 1.0]), SIGNATURE, "uint8", AROUND)  # by less than a step: rounding
     with pytest.raises(ServingError, match=r"uint8 then stands for -1 to 0\.9922, but image has 0 to 255") as caught:
-        ends_of(rows([0.0, 255.0]), SIGNATURE, "uint8", AROUND)
+        showing_ends(rows([0.0, 255.0]), SIGNATURE, "uint8", AROUND)
     assert caught.value.code is Code.INVALID_ARGUMENT
     with pytest.raises(ServingError, match=r"but image has -1\.5 to 0"):
-        ends_of(rows([-1.5, 0.0]), SIGNATURE, "uint8", AROUND)
+        showing_ends(rows([-1.5, 0.0]), SIGNATURE, "uint8", AROUND)
 
 
 def test_the_main_signature_takes_something() -> None:

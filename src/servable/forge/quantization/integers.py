@@ -38,10 +38,11 @@ def integers_asked(io: str, stats: Sequence[float] | None) -> tuple[str, Scale |
     return io, Scale(1 / std, int(mean))
 
 
-def ends_of(rows: Sequence[Tensors], signature: Signature, io: str, scale: Scale) -> list[dict[str, Array]]:
-    """Return two batches to calibrate with that have the lowest and the highest number integers stand for.
+def showing_ends(rows: Sequence[Tensors], signature: Signature, io: str, scale: Scale) -> list[dict[str, Array]]:
+    """Return the rows, and two batches more that have the lowest and the highest number that integers stand for.
 
-    A converter takes the range of an input from what it sees. INVALID_ARGUMENT if rows go beyond.
+    A converter takes the range of an input from what it sees. What is beyond by less than a step, as 1 where integers
+    stand for -1 to 0.992, is cut off. INVALID_ARGUMENT if rows go further.
     """
     limits = np.iinfo(io)
     low, high = scale.numbers(np.array([limits.min, limits.max]))
@@ -53,13 +54,16 @@ def ends_of(rows: Sequence[Tensors], signature: Signature, io: str, scale: Scale
                 f"--input-stats {scale.zero},{1 / scale.step:g}: {io} then stands for {low:.4g} to {high:.4g}, but "
                 f"{name} has {least:.4g} to {most:.4g}"
             )
-    found = []
+    cut = [
+        {name: np.clip(array, low, high) if name in floats else array for name, array in batch.items()}
+        for batch in rows
+    ]
     for end in (low, high):
-        batch = {name: np.clip(array, low, high) if name in floats else array for name, array in rows[0].items()}
+        shown = {name: array.copy() for name, array in cut[0].items()}
         for name in floats:
-            batch[name].reshape(-1)[:1] = end
-        found.append(batch)
-    return found
+            shown[name].reshape(-1)[:1] = end
+        cut.append(shown)
+    return cut
 
 
 def same(found: Scale, asked: Scale) -> bool:

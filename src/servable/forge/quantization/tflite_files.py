@@ -18,7 +18,7 @@ from servable.engines.base import Artifact
 from servable.forge.conversion import tensorflow_graphs as graphs
 from servable.forge.conversion.saved_models import to_tflite
 from servable.forge.conversion.to_tflite import Configure
-from servable.forge.quantization.integers import FLOATS, ends_of, integers_asked, same
+from servable.forge.quantization.integers import FLOATS, integers_asked, same, showing_ends
 from servable.forge.quantization.rows import calibration_of, notes_of
 from servable.forge.steps import Facts, Task
 from servable.forge.verify import fixed_rows
@@ -61,10 +61,10 @@ def int8(source: Artifact, target: Path, task: Task) -> Facts:
             "another engine: --engine openvino"
         )
     rows = calibration_of(task, fixed_rows(signature), 1)
-    ends = ends_of(rows, signature, io, stats) if stats is not None else []
+    shown = rows if stats is None else showing_ends(rows, signature, io, stats)
 
     def ranges() -> Iterator[tuple[str, dict[str, Array]]]:
-        for batch in [*rows, *ends]:
+        for batch in shown:
             yield signature.name, {name: batch[name] for name in signature.inputs}
 
     def configure(tf: Any, converter: Any) -> None:
