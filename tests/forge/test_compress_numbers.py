@@ -132,6 +132,7 @@ class TestCoding:
         assert coding.huffman_bytes([noise]) == noise.nbytes
         pruned = np.concatenate([zeros, noise])
         assert coding.huffman_bytes([pruned]) <= 9000 // 8 + noise.nbytes + 10
+        assert coding.huffman_bytes([np.arange(8000, dtype=np.uint8) % 2]) == 1000 + 2 * 2, "two codes in the table"
         indices = RNG.integers(16, size=8000).astype(np.uint8)
         assert coding.huffman_bytes([indices]) == pytest.approx(4000, rel=0.05)
 
