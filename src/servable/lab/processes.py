@@ -158,15 +158,15 @@ class ProcessGroup:
     def end(self, grace_s: float = 5.0) -> None:
         """Ask all of it to end, wait that long for it, then kill what is left. Safe to call twice."""
         limit = time.monotonic() + grace_s
-        asked = self.members()
-        _signal(asked, signal.SIGTERM)
-        _signal(asked, signal.SIGCONT)
         try:
+            asked = self.members()
+            _signal(asked, signal.SIGTERM)
+            _signal(asked, signal.SIGCONT)
             while self.members() and time.monotonic() < limit:
                 self._reap()
                 time.sleep(0.01)
         finally:
-            # Also when the wait is interrupted: whoever presses Ctrl-C twice still has no process left.
+            # Also when the asking or the wait is interrupted: whoever presses Ctrl-C twice still has no process left.
             while self.members():
                 self.pause()
                 _signal(self.members(), signal.SIGKILL)
