@@ -12,6 +12,7 @@ from tests.e2e.live_models import LiveModels
 from tests.e2e.server_process import ServerProcess, wait_until
 
 STOPPED_S = 1.3
+SAID = "the event loop was blocked for "
 
 
 def lag_seconds(server: ServerProcess) -> float:
@@ -23,11 +24,10 @@ def lag_seconds(server: ServerProcess) -> float:
 
 def test_a_server_that_stood_still_says_so(serve: Callable[..., ServerProcess], models: LiveModels) -> None:
     server = serve(models.onnx("half_plus_two")).ready()
-    assert lag_seconds(server) < 1
-    assert "was blocked" not in server.stderr
+    before, said = lag_seconds(server), server.stderr.count(SAID)  # a crowded machine may have made it wait already
     server.process.send_signal(signal.SIGSTOP)
     time.sleep(STOPPED_S)
     server.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: "the event loop was blocked for 1." in server.stderr, "the server has seen it")
-    assert lag_seconds(server) > 1
+    wait_until(lambda: lag_seconds(server) > before + 1, "the server has seen it")
+    wait_until(lambda: server.stderr.count(SAID) > said, "the server has said it")
     server.log_of_this_test(last=True)  # a server that was blocked fails its test: not this one

@@ -7,6 +7,8 @@ import pytest
 from servable.lab.schedule import Schedule
 from servable.lab.session import Load
 
+TIMER_MS = 1
+"""By how much a timer of an event loop may be early: they keep whole milliseconds."""
 BOTH = pytest.mark.parametrize("over", ["grpc", "rest"])
 
 
@@ -87,7 +89,7 @@ def test_an_open_loop_asks_on_schedule_whatever_the_answers_do(stub) -> None:
     (step,) = stub.steps("grpc", "delay500", [Load(schedule=Schedule("constant", 80), duration_s=1, warmup_s=0.75)])
     assert step.ok >= 75
     assert step.offered_rate_per_s == 80
-    assert step.latency.min_ms >= 500
+    assert step.latency.min_ms >= 500 - TIMER_MS
 
 
 def test_a_schedule_is_shared_by_the_processes(stub) -> None:
@@ -95,8 +97,10 @@ def test_a_schedule_is_shared_by_the_processes(stub) -> None:
     (step,) = stub.steps(
         "grpc", "plain", [Load(schedule=Schedule("poisson", 100, seed=3), duration_s=1, warmup_s=0.25)], processes=2
     )
-    expected = len([at for at in Schedule("poisson", 100, seed=3).offsets(1.25) if at >= 0.25e9])
-    assert abs(step.ok + step.errors - expected) <= 3 + step.unfinished
+    every = Schedule("poisson", 100, seed=3).offsets(1.25)
+    expected = len([at for at in every if at >= 0.25e9])
+    # On a crowded machine what the warm-up asked is answered after it; never is anything asked twice.
+    assert expected - 3 - step.unfinished <= step.ok + step.errors <= len(every)
     assert step.latency.count == step.ok
 
 
@@ -111,4 +115,4 @@ def test_bursts_are_queries_that_end_with_their_last_answer(stub) -> None:
     (step,) = stub.steps("grpc", "delay5", [Load(concurrency=4, burst=True, count=40, warmup_s=0)])
     assert step.ok == 40
     assert 8 <= step.latency.count <= 10
-    assert step.latency.min_ms >= 5
+    assert step.latency.min_ms >= 5 - TIMER_MS
