@@ -272,6 +272,13 @@ class TestTorch:
         assert {key: str(spec) for key, spec in found.inputs.items()} == {"x": "float32[?,6]", "ids": "int64[?,4]"}
         assert {key: str(spec) for key, spec in found.outputs.items()} == {"probs": "float32[?,3]", "sums": "int64[?]"}
 
+    def test_free_sizes_beside_the_batch_are_sizes_of_their_own(self, torch_made: Made) -> None:
+        model = open_model(find_artifact(torch_made[0] / "pooled"))
+        assert str(model.signatures["serving_default"].inputs["ids"]) == "int64[?,?]"
+        ids = np.arange(10).reshape(2, 5)
+        assert model.run("serving_default", {"ids": ids}, ["mean"])["mean"].tolist() == [2.0, 7.0]
+        model.close()
+
     def test_outputs_can_be_renamed_and_the_batch_fixed(self, torch_made: Made) -> None:
         model = open_model(find_artifact(torch_made[0] / "script-3"))
         assert {key: str(spec) for key, spec in model.signatures["serving_default"].outputs.items()} == {

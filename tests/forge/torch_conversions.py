@@ -44,8 +44,21 @@ def convert_all(root: str, report: Report) -> dict[str, Any]:
     torch.save(torch.nn.Linear(2, 2), pickled)
     unsafe = {**options, "checkpoint": str(pickled)}
     facts["unsafe"] = _run(folder / "unsafe", convert_live.to_onnx, source, unsafe, report)
+    pooled = {"code": f"{here}:pooled", "inputs": {"ids": "int64[?,?]"}}
+    facts["pooled"] = _run(folder / "pooled", convert_live.to_torch_export, source, pooled, report)
     facts["branching"] = _run(folder / "branching", convert_live.to_onnx, source, {"code": f"{here}:branching"}, report)
     return facts
+
+
+def pooled() -> Any:
+    """Return a module over any number of rows and of tokens."""
+    import torch
+
+    class Pooled(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, ids: Any) -> dict[str, Any]:
+            return {"mean": ids.float().mean(1)}
+
+    return Pooled().eval()
 
 
 def network() -> tuple[Any, dict[str, Any]]:
