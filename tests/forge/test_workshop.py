@@ -184,8 +184,9 @@ def test_a_tolerance_decides(source: Artifact, tmp_path: Path) -> None:
     ("function", "code", "text"),
     [
         ("refused", Code.FAILED_PRECONDITION, "DecodeJpeg stands in the way; split"),
-        ("raised", Code.INTERNAL, "ValueError: a framework's own words"),
-        ("crashed", Code.INTERNAL, "SIGABRT.*the last words"),
+        ("raised", Code.INTERNAL, r"raised of .*model\.onnx: ValueError: a framework's own words"),
+        ("crashed", Code.INTERNAL, r"crashed of .*model\.onnx: .*SIGABRT.*the last words"),
+        ("killed", Code.INTERNAL, r"killed of .*model\.onnx: .*SIGKILL, perhaps for want of memory"),
         ("full", Code.FAILED_PRECONDITION, "No space left on device"),
     ],
 )

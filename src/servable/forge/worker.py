@@ -99,6 +99,8 @@ def _converse(process: subprocess.Popen[str], order: Mapping[str, Any], report: 
 
 
 def _ending(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "SIGKILL, perhaps for want of memory"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 

@@ -202,17 +202,23 @@ def _apply(job: Job, target: Path, folder: Path, calibration: Samples | None) ->
     samples = folder / "samples.npz"
     if calibration is not None:
         arrays.save(samples, calibration.batches(1))
-    facts: Facts = run_apart(
-        "servable.forge.workshop:apply",
-        {
-            "function": job.step.function,
-            "source": [job.source.kind, str(job.source.path.absolute())],
-            "target": str(target.absolute()),
-            "samples": str(samples.absolute()) if calibration is not None else "",
-            "options": dict(job.options),
-        },
-        job.report,
-    )
+    try:
+        facts: Facts = run_apart(
+            "servable.forge.workshop:apply",
+            {
+                "function": job.step.function,
+                "source": [job.source.kind, str(job.source.path.absolute())],
+                "target": str(target.absolute()),
+                "samples": str(samples.absolute()) if calibration is not None else "",
+                "options": dict(job.options),
+            },
+            job.report,
+        )
+    except ServingError as error:
+        if error.code is not Code.INTERNAL:
+            raise
+        # A framework's words, or those of a process that was ended: they name neither the step nor the file.
+        raise internal(f"{job.step.name} of {job.source.path}: {error.message}") from error
     return facts
 
 
