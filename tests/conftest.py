@@ -24,6 +24,8 @@ loop_watch.install()
 # A shell's job in the background ignores Ctrl-C, and so would all that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and under nohup the end of its terminal
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Plans of whoever works here are not for the tests: they are of the same models. What is installed is.
 _cache = tempfile.TemporaryDirectory(prefix="servable-tests-cache-")

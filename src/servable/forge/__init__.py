@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from servable.core.usage import withhold_usage_reports
+
 if TYPE_CHECKING:
     from servable.forge.comparison.runs import measure_model
     from servable.forge.conversion.exporting import export
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["export", "measure_model"]
 
 _HOMES = {"export": "servable.forge.conversion.exporting", "measure_model": "servable.forge.comparison.runs"}
+
+withhold_usage_reports()  # before any framework is imported
 
 
 def __getattr__(name: str) -> Any:
