@@ -59,8 +59,10 @@ class Node:
         return self._constant(f"{self.name}/{what}", array)
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Return an attribute; text as ``str``."""
+        """Return an attribute; text as ``str``, in lists too."""
         found = self._attributes.get(name, default)
+        if isinstance(found, list):
+            return [one.decode() if isinstance(one, bytes) else one for one in found]
         return found.decode() if isinstance(found, bytes) else found
 
     def only(self, name: str, *allowed: Any) -> None:

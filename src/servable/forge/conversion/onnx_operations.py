@@ -108,14 +108,16 @@ def _gru(node: Node) -> Tensor:
 def _recurrent(node: Node, gates: int, order: tuple[int, ...]) -> Tensor:
     node.only("layout", 0)
     node.only("direction", "forward", "bidirectional")
-    for name in ("activations", "clip", "input_forget"):
+    ways = node.known(1).shape[0]
+    # What ONNX has where nothing is said, which some exporters say nevertheless.
+    node.only("activations", None, ["Sigmoid", *["Tanh"] * (gates - 2)] * ways)
+    for name in ("clip", "input_forget"):
         node.only(name, None, 0)
     if node.has(4) or node.has(7):
         raise unimplemented(f"{node} has lengths of sequences or peepholes, which are not translated")
     x, size = node.tensor(0), node.attribute("hidden_size")
     parts = []
     kernels = node.known(1), node.known(2)
-    ways = kernels[0].shape[0]
     biases = node.known(3) if node.has(3) else np.zeros((ways, 2 * gates * size), kernels[0].dtype)
     for way in range(ways):
         for what, array in (
