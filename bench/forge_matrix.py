@@ -1,10 +1,10 @@
 """Model x step x engine: what each step of the forge makes of four models, and how each engine runs it.
 
-    python -m bench.forge_matrix [MODEL ...] [--quick] [--minutes 13] [--keep DIR]
+    python -m bench.forge_matrix [MODEL ...] [--quick] [--minutes 20] [--keep DIR]
 
 Every artifact that ``servable optimize`` makes is timed in every engine that reads it, each in a process of its own,
 and compared with the SavedModel in TensorFlow, or the ONNX file where the model has none. What cannot be done is a row
-with its reason. Writes docs/benchmarks/forge_matrix.md and forge_matrix.json. About 13 minutes on two cores.
+with its reason. Writes docs/benchmarks/forge_matrix.md and forge_matrix.json. About 20 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(one.name for one in SUBJECTS))
     parser.add_argument("--quick", action="store_true", help="one model, two steps: to see that it works")
-    parser.add_argument("--minutes", type=float, default=13.0, help="of measuring; what is left then is a gap")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of measuring; what is left then is a gap")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="artifacts, found again by the next run")
     parser.add_argument("--out", type=Path, default=REPORTS / "forge_matrix.md")
     arguments = parser.parse_args()
